@@ -1,0 +1,5 @@
+"""Let `python -m agent` be the `bedplate` command; the live image starts it this way."""
+
+from agent.cli import main
+
+main()
