@@ -38,20 +38,20 @@ class AgentError(Exception):
     exit_status = 1
 
 
-class _WithProblems(AgentError):
+class _ProblemsError(AgentError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         assert problems, "an error without a problem"
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class PlanError(_WithProblems):
+class PlanError(_ProblemsError):
     """The plan (or another document an operator wrote) is wrong. Nothing was touched."""
 
     exit_status = 3
 
 
-class MachineError(_WithProblems):
+class MachineError(_ProblemsError):
     """This machine cannot carry out the plan. Nothing was touched."""
 
     exit_status = 4
