@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the owner of this package."""
+"""What this machine has: pure data, recorded by an adapter, readable anywhere."""

@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the owner of this package."""
+"""Where everything will lie on the disks: decided in full, by pure arithmetic, before any write."""

@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the owner of this package."""
+"""The verbs of an installation, one file each."""

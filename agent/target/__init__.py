@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the owner of this package."""
+"""What an installed system needs: its files as pure functions, and one small adapter per family."""

@@ -1,0 +1,148 @@
+"""The recorded machine: disks with what lies on them, NICs, DMI, TPM, firmware.
+
+Written as JSON by `bedplate inventory` and read back by `bedplate preview --inventory`, so a plan
+can be tried on a laptop against a machine that is far away. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "unknown"]
+
+
+class Fact(BaseModel):
+    """Base of every recorded fact: frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Content(Fact):
+    """Something that was found on a disk or on a part of it, and would be lost.
+
+    `kind` is blkid's word (`gpt`, `ext4`, `linux_raid_member`, `LVM2_member`, `crypto_LUKS`…), or
+    `data` for a disk that is not blank but holds nothing blkid knows.
+    """
+
+    device: str
+    kind: str
+    label: str | None = None
+    uuid: str | None = None
+    size: int
+    partition_name: str | None = None
+
+
+class Marker(Fact):
+    """The note a finished installation leaves on its ESPs (`EFI/bedplate/installed.json`)."""
+
+    plan: UUID
+    hostname: str
+    machine: str
+    finished: str
+
+
+class Disk(Fact):
+    """One whole disk as the kernel shows it."""
+
+    path: str
+    """Kernel name, `/dev/vda`: valid only until the next boot."""
+    by_id: tuple[str, ...] = ()
+    serial: str | None = None
+    wwn: str | None = None
+    model: str | None = None
+    size: int
+    sector_size: int = 512
+    physical_sector_size: int = 512
+    transport: Transport = "unknown"
+    rotational: bool = False
+    removable: bool = False
+    read_only: bool = False
+    boot_medium: bool = False
+    """The live system was booted from it (or it carries the plan)."""
+    controller: str | None = None
+    """sysfs path of the PCI function the disk hangs on."""
+    in_use: tuple[str, ...] = ()
+    """Why it cannot be erased now: mount points, swap, active arrays or volume groups."""
+    content: tuple[Content, ...] = ()
+    volume_groups: tuple[str, ...] = ()
+    """Names of LVM volume groups with a physical volume on this disk (visible without keys)."""
+    marker: Marker | None = None
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing would be lost."""
+        return not self.content
+
+    @property
+    def ours(self) -> bool:
+        """Whether Bedplate laid it out: every partition carries one of our GPT names."""
+        names = [c.partition_name for c in self.content if c.partition_name is not None]
+        return bool(names) and all(name.startswith("bedplate-") for name in names)
+
+    @property
+    def stem(self) -> PurePosixPath:
+        return PurePosixPath(self.path)
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.model or 'no model'}, serial {self.serial or 'none'})"
+
+
+class Nic(Fact):
+    name: str
+    mac: str
+    driver: str | None = None
+    carrier: bool = False
+    speed: int | None = None
+    """Mbit/s, as the kernel reports it."""
+    addresses: tuple[str, ...] = ()
+    """With prefix length: `10.0.0.5/24`."""
+
+
+class Dmi(Fact):
+    vendor: str | None = None
+    product: str | None = None
+    serial: str | None = None
+    uuid: UUID | None = None
+
+
+class Tpm(Fact):
+    """A TPM 2.0 as found, before anything was asked of it that changes state."""
+
+    device: str
+    vendor: str | None = None
+    sha256_bank: bool = True
+    in_lockout: bool = False
+    lockout_counter: int = 0
+    max_auth_fail: int | None = None
+    owner_auth_set: bool = False
+
+
+class Firmware(Fact):
+    uefi: bool
+    secure_boot: bool = False
+
+
+class Inventory(Fact):
+    """Everything the agent knows about the machine it runs on."""
+
+    version: Literal[1] = 1
+    dmi: Dmi = Dmi()
+    firmware: Firmware
+    tpm: Tpm | None = None
+    memory: int
+    """Bytes of RAM the kernel may use."""
+    cpus: int = 1
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What to call this machine in events: DMI serial, else UUID, else the first MAC."""
+        for candidate in (self.dmi.serial, self.dmi.uuid, *(nic.mac for nic in self.nics)):
+            if candidate:
+                return str(candidate)
+        return "unknown"

@@ -1,0 +1,188 @@
+"""The ports: everything a step or a check may ask of the machine.
+
+Steps see only these protocols; `wiring` gives them the adapters, tests give them fakes that keep
+state. Every method raises `StepError` (mostly `CommandError`) when it cannot do what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import Problem
+from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
+from agent.secret import Secret
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in the unit of the step: bytes or items."""
+
+
+class Storage(Protocol):
+    """Blocks: partition tables, arrays, LUKS containers, volumes, file systems (blivet)."""
+
+    def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
+        """Tear down and erase whatever lies on the disks, bottom up; return what was removed.
+
+        Opened on the disks: nothing is left that any scanner would find, at either end.
+        """
+
+    def identify(self, disk: Path) -> tuple[str | None, str | None, int]:
+        """Return (serial, WWN, size in bytes) of the device behind the path, read now."""
+
+    def partition(self, disks: Sequence[DiskLayout]) -> None: ...
+    def mirror(self, arrays: Sequence[Array], *, clean: bool) -> None:
+        """Create the arrays; `clean` says the members were zeroed or discarded: no resync."""
+
+    def encrypt(self, luks: Luks, key: Secret) -> None:
+        """Format as LUKS2 with `key` in keyslot 0, and open it as `luks.mapping`."""
+
+    def make_volumes(self, group: VolumeGroup) -> None: ...
+    def make_filesystems(self, filesystems: Sequence[FileSystem], progress: Progress) -> None: ...
+    def release(self) -> None:
+        """Close volumes, LUKS and arrays, top down, so that the machine may reboot."""
+
+
+@dataclass(frozen=True)
+class Keyslot:
+    number: int
+    token: str | None
+    """Type of the LUKS2 token that names this keyslot: `clevis`, or None for a bare key."""
+
+
+class KeyStore(Protocol):
+    """Keyslots of a LUKS2 volume (cryptsetup)."""
+
+    def add(self, device: Path, *, existing: Secret, new: Secret, slot: int) -> None: ...
+    def opens(self, device: Path, key: Secret, slot: int | None = None) -> bool: ...
+    def kill(self, device: Path, slot: int, *, other: Secret) -> None:
+        """Destroy a keyslot; `other` must open another one."""
+
+    def keyslots(self, device: Path) -> tuple[Keyslot, ...]: ...
+
+
+class Binder(Protocol):
+    """Clevis bindings of a LUKS2 volume. Never `-y`, never `regen`."""
+
+    def bind(self, device: Path, *, existing: Secret, slot: int, config: str) -> None:
+        """Bind with pin `sss` and the JSON `config` (public material only)."""
+
+    def unlock(self, device: Path, slot: int) -> Secret:
+        """Return the passphrase of a bound slot by asking Tang and the TPM as at boot."""
+
+
+@dataclass(frozen=True)
+class Advertisement:
+    """A Tang server's verified keys: the JWS as JSON text, and the thumbprint that signed it."""
+
+    url: str
+    thumbprint: str
+    jws: str
+
+
+class Tang(Protocol):
+    def advertisement(self, url: str, thumbprint: str) -> Advertisement:
+        """Fetch and verify: the key with this S256 thumbprint must have signed it."""
+
+    def verify(self, url: str, advertisement: str, thumbprint: str | None) -> Advertisement:
+        """Check an advertisement that came with the plan; no network."""
+
+
+class Tpm(Protocol):
+    def problems(self, pcrs: Sequence[int]) -> Iterator[Problem]:
+        """Yield what would make sealing fail; read only.
+
+        Absent, lockout, no sha256 bank, owner password set; and one seal and unseal of random
+        bytes that leaves nothing in the TPM.
+        """
+
+    def pcr(self, number: int) -> str:
+        """Return the sha256 bank's value as hexadecimal digits."""
+
+
+class Escrow(Protocol):
+    """CMS envelopes (openssl cms)."""
+
+    def problems(self, certificates: Sequence[str]) -> Iterator[Problem]: ...
+    def envelope(self, content: Secret, certificates: Sequence[str]) -> bytes:
+        """Encrypt with AES-256-GCM to every certificate (PEM); return DER bytes."""
+
+
+@dataclass(frozen=True)
+class BootEntry:
+    number: str
+    """Four hexadecimal digits, as in Boot0003."""
+    label: str
+    partuuid: str | None
+
+
+class Firmware(Protocol):
+    """UEFI boot entries (efibootmgr)."""
+
+    def entries(self) -> tuple[BootEntry, ...]: ...
+    def create(self, label: str, *, disk: Path, partition: int, loader: str) -> None:
+        """Add an entry and put it first in BootOrder."""
+
+    def delete(self, number: str) -> None: ...
+
+
+class Mounts(Protocol):
+    """Mounts of the target's file systems in the live system."""
+
+    def attach(self, filesystems: Sequence[FileSystem], root: Path) -> None:
+        """Mount them below `root` in the order given, with their options where they matter."""
+
+    def detach(self, root: Path) -> None:
+        """Unmount everything below `root`, deepest first; nothing mounted there is no error."""
+
+    def mounted(self, filesystem: FileSystem, at: Path) -> AbstractContextManager[Path]:
+        """Mount one file system at `at` for the length of the context."""
+
+    def verify_fstab(self, root: Path) -> str:
+        """Run `findmnt --verify` in the target; raise unless it found no error."""
+
+    def freeze(self, root: Path) -> None:
+        """Write everything of the file system at `root` to its devices."""
+
+
+class Target(Protocol):
+    """Programs inside the installed tree."""
+
+    def run(self, root: Path, *argv: str, timeout: float = 600) -> str:
+        """Run in a chroot with /dev, /proc, /sys and /run bound, in a mount namespace of its own."""
+
+
+@dataclass(frozen=True)
+class MirrorState:
+    name: str
+    members: int
+    active: int
+    sync: str
+    """`idle`, `resync`, `frozen`… (/sys/block/md*/md/sync_action)."""
+
+
+class Kernel(Protocol):
+    """Knobs and facts of the running kernel."""
+
+    def mirrors(self) -> tuple[MirrorState, ...]: ...
+    def hold_resync(self) -> None: ...
+    def resume_resync(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the steps of one run share. Built by `wiring`, passed to every step."""
+
+    storage: Storage
+    keys: KeyStore
+    clevis: Binder
+    tang: Tang
+    tpm: Tpm
+    escrow: Escrow
+    firmware: Firmware
+    mounts: Mounts
+    target: Target
+    kernel: Kernel
+    environment: Mapping[str, str]
