@@ -1,0 +1,97 @@
+"""Cut disks into partitions: start and size of each, aligned, inside the disk, equal on both legs.
+
+All sizes are bytes and multiples of 1 MiB, the alignment every partitioner has used since 2010.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.errors import Problem
+from agent.inventory.model import Disk
+from agent.layout.model import Role
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+ESP_SIZE = 1 * GIB
+"""Three kernels with generic initrds (about 60 MiB each) leave more than half of it free."""
+BOOT_SIZE = 1 * GIB
+"""What the STIG's own kickstart gives /boot (ComplianceAsCode partition_for_boot)."""
+SMALLEST_ROOT = 4 * GIB
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A stretch of one disk."""
+
+    role: Role
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+def usable(disk: Disk) -> int:
+    """Return the bytes between the first MiB and the last full MiB before the backup GPT.
+
+    GPT needs 34 sectors in front and 33 at the end (UEFI 2.10 §5.3); with 4 KiB sectors that is
+    still less than a MiB each.
+    """
+    return (disk.size // MIB) * MIB - 2 * MIB
+
+
+def cut(disks: Sequence[Disk]) -> tuple[Extent, ...] | Problem:
+    """Return the extents every one of the disks gets, or why they are too small.
+
+    The legs of a mirror are cut alike, by the smallest disk, so that either can stand in for
+    the other; what a larger one has left over stays unused.
+    """
+    smallest = min(disks, key=lambda disk: disk.size)
+    root = usable(smallest) - ESP_SIZE - BOOT_SIZE
+    if root < SMALLEST_ROOT:
+        need = ESP_SIZE + BOOT_SIZE + SMALLEST_ROOT + 2 * MIB
+        return Problem(
+            "disks",
+            f"{smallest} has {gib(smallest.size)}, the ESP, /boot and the smallest root need "
+            f"{gib(need)}",
+        )
+    extents = []
+    start = MIB
+    for role, size in ((Role.ESP, ESP_SIZE), (Role.BOOT, BOOT_SIZE), (Role.ROOT, root)):
+        extents.append(Extent(role, start, size))
+        start += size
+    return tuple(extents)
+
+
+def after_md(member: int) -> int:
+    """Return the size of a RAID1 over members of `member` bytes, never more than mdadm gives.
+
+    Metadata 1.2 lies in front: mdadm reserves the superblock, the bitmap and a head room of at most
+    128 MiB, halved until it is below a thousandth of the member (mdadm super1.c,
+    validate_geometry1). Reserving all of that and 4 MiB more is a lower bound for 1.0 and 1.2.
+    """
+    headroom = 128 * MIB
+    while headroom > MIB and headroom << 10 > member:
+        headroom >>= 1
+    return member - headroom - 4 * MIB
+
+
+def after_luks(device: int) -> int:
+    """Return what a LUKS2 container of `device` bytes holds: 16 MiB go to the two headers."""
+    return device - 16 * MIB
+
+
+def after_pv(device: int, extent: int) -> int:
+    """Return what a volume group on one physical volume offers: whole extents after 1 MiB."""
+    return (device - MIB) // extent * extent
+
+
+def gib(size: int) -> str:
+    """Return bytes for a message, in GiB with one digit, or MiB below one GiB."""
+    if size < GIB:
+        return f"{size / MIB:.0f} MiB"
+    return f"{size / GIB:.1f} GiB"

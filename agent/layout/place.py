@@ -1,0 +1,210 @@
+"""Turn chosen disks and wishes into a complete `Layout`, or every reason why it cannot be.
+
+Pure: the same plan on the same machine gives the same layout, UUID by UUID, so a preview shows
+exactly what apply() will create.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid5
+
+from agent.errors import Problem
+from agent.inventory.model import Disk
+from agent.layout.extents import Extent, after_luks, after_md, after_pv, cut
+from agent.layout.model import (
+    TYPE_ESP,
+    TYPE_LINUX,
+    TYPE_LUKS,
+    TYPE_LVM,
+    TYPE_RAID,
+    Array,
+    DiskLayout,
+    FileSystem,
+    Layout,
+    Luks,
+    Partition,
+    Role,
+    Volume,
+    VolumeGroup,
+)
+from agent.layout.share import Want, share
+
+EXTENT = 4 * 1024 * 1024
+ESP_MOUNTS = ("/boot/efi", "/boot/efi2", "/boot/efi3")
+XFS_LABEL = 12  # characters (mkfs.xfs(8)); ext4 takes 16, vfat 11
+
+
+@dataclass(frozen=True)
+class Names:
+    """Chooses every UUID: from the plan's id and the machine's name, so nothing is left to chance.
+
+    The machine is part of it because a careless template may give one plan id to a whole fleet,
+    and two machines must never have volumes of the same UUID.
+    """
+
+    plan: UUID
+    machine: str
+
+    def uuid(self, what: str) -> UUID:
+        return uuid5(self.plan, f"{self.machine}/{what}")
+
+    def volume_id(self, what: str) -> str:
+        """Return a FAT volume id as blkid shows it: `AAAA-BBBB`."""
+        digits = self.uuid(what).hex[:8].upper()
+        return f"{digits[:4]}-{digits[4:]}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One volume as wanted: how big, which file system, mounted how, and by which rules."""
+
+    want: Want
+    filesystem: str
+    options: tuple[str, ...]
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Everything the operator and the preset ask of the storage."""
+
+    group: str
+    volumes: tuple[Wish, ...]
+    boot_options: tuple[str, ...]
+    esp_options: tuple[str, ...]
+    memory: tuple[tuple[str, tuple[str, ...]], ...]
+    """tmpfs mounts: (mount point, options)."""
+    encrypted: bool
+    deviations: tuple[str, ...] = ()
+
+
+def place(disks: Sequence[Disk], wishes: Wishes, names: Names) -> Layout | list[Problem]:
+    """Lay everything out; return problems instead when it does not fit."""
+    extents = cut(disks)
+    if isinstance(extents, Problem):
+        return [extents]
+    types = _types(wishes, mirrored=len(disks) > 1)
+    placed = tuple(_partition(disk, i, extents, types, names) for i, disk in enumerate(disks))
+    arrays = _arrays(placed, names) if len(placed) > 1 else ()
+    below = arrays[1].path if arrays else placed[0].partition(Role.ROOT).path
+    below_size = arrays[1].size if arrays else placed[0].partition(Role.ROOT).size
+    luks = None
+    if wishes.encrypted:
+        luks = Luks(below, names.uuid("luks"), "bedplate-root", "bedplate-root")
+        below, below_size = luks.path, after_luks(below_size)
+    total = after_pv(below_size, EXTENT)
+    sizes = share([wish.want for wish in wishes.volumes], total, EXTENT)
+    if isinstance(sizes, list):
+        return sizes
+    volumes = tuple(
+        _volume(wish, sizes[wish.want.mount], wishes.group, names) for wish in wishes.volumes
+    )
+    boot_device = arrays[0].path if arrays else placed[0].partition(Role.BOOT).path
+    return Layout(
+        disks=placed,
+        arrays=arrays,
+        luks=luks,
+        group=VolumeGroup(wishes.group, below, total, volumes, EXTENT),
+        boot=_boot(boot_device, wishes, names),
+        esps=tuple(_esp(i, disk, wishes, names) for i, disk in enumerate(placed)),
+        memory=tuple(_memory(mount, options) for mount, options in wishes.memory),
+        deviations=wishes.deviations,
+    )
+
+
+def volume_name(mount: str) -> str:
+    """Return the logical volume's name: `/` is root, `/var/log/audit` is var_log_audit."""
+    return mount.strip("/").replace("/", "_") or "root"
+
+
+def mapper_path(group: str, volume: str) -> Path:
+    """Return the device-mapper path of a volume: LVM doubles the dashes inside names (lvm(8))."""
+    return Path("/dev/mapper") / f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
+
+
+def _partition(
+    disk: Disk, index: int, extents: Sequence[Extent], types: Mapping[Role, UUID], names: Names
+) -> DiskLayout:
+    return DiskLayout(
+        disk,
+        names.uuid(f"disk{index}"),
+        tuple(
+            Partition(
+                extent.role,
+                number,
+                extent.start,
+                extent.size,
+                names.uuid(f"disk{index}/{extent.role.value}"),
+                types[extent.role],
+            )
+            for number, extent in enumerate(extents, start=1)
+        ),
+    )
+
+
+def _types(wishes: Wishes, *, mirrored: bool) -> Mapping[Role, UUID]:
+    if mirrored:
+        return {Role.ESP: TYPE_ESP, Role.BOOT: TYPE_RAID, Role.ROOT: TYPE_RAID}
+    root = TYPE_LUKS if wishes.encrypted else TYPE_LVM
+    return {Role.ESP: TYPE_ESP, Role.BOOT: TYPE_LINUX, Role.ROOT: root}
+
+
+def _arrays(disks: Sequence[DiskLayout], names: Names) -> tuple[Array, ...]:
+    def array(role: Role, metadata: str, *, bitmap: bool) -> Array:
+        members = tuple(disk.partition(role) for disk in disks)
+        return Array(
+            role,
+            names.uuid(f"md/{role.value}"),
+            metadata,
+            bitmap,
+            tuple(member.path for member in members),
+            after_md(members[0].size),
+        )
+
+    # Metadata 1.0 lies at the end, so firmware and GRUB see a plain file system in front of it; a
+    # write-intent bitmap pays only where a resync is long.
+    return (array(Role.BOOT, "1.0", bitmap=False), array(Role.ROOT, "1.2", bitmap=True))
+
+
+def _volume(wish: Wish, size: int, group: str, names: Names) -> Volume:
+    mount = wish.want.mount
+    name = volume_name(mount)
+    device = mapper_path(group, name)
+    filesystem = FileSystem(
+        device=device,
+        source=str(device),
+        mount=mount,
+        kind=wish.filesystem,
+        uuid=str(names.uuid(f"fs{mount}")),
+        label=name[:XFS_LABEL],
+        options=wish.options,
+        passno=0 if wish.filesystem == "xfs" else (1 if mount == "/" else 2),
+    )
+    return Volume(name, size, filesystem, wish.rules)
+
+
+def _boot(device: Path, wishes: Wishes, names: Names) -> FileSystem:
+    uuid = str(names.uuid("fs/boot"))
+    return FileSystem(
+        device, f"UUID={uuid}", "/boot", "ext4", uuid, "boot", wishes.boot_options, passno=2
+    )
+
+
+def _esp(index: int, disk: DiskLayout, wishes: Wishes, names: Names) -> FileSystem:
+    volume_id = names.volume_id(f"disk{index}/fs/esp")
+    return FileSystem(
+        disk.partition(Role.ESP).path,
+        f"UUID={volume_id}",
+        ESP_MOUNTS[index],
+        "vfat",
+        volume_id,
+        f"ESP{index + 1}",
+        wishes.esp_options,
+    )
+
+
+def _memory(mount: str, options: tuple[str, ...]) -> FileSystem:
+    return FileSystem(Path("tmpfs"), "tmpfs", mount, "tmpfs", "", "", options)

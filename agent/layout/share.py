@@ -1,0 +1,87 @@
+"""Share a volume group among its volumes: fixed sizes, percentages, and who takes the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.errors import Problem
+from agent.layout.extents import gib
+
+
+@dataclass(frozen=True)
+class Want:
+    """What one volume asks for.
+
+    Exactly one of `size` (bytes), `percent` (of the whole group) and `grow` (a weight: a share of
+    what the others leave) is given. `minimum` bounds the outcome from below in every case.
+    """
+
+    mount: str
+    size: int | None = None
+    percent: float | None = None
+    grow: int | None = None
+    minimum: int = 0
+    maximum: int | None = None
+
+
+def share(wants: Sequence[Want], total: int, extent: int) -> Mapping[str, int] | list[Problem]:
+    """Return mount point -> bytes, in whole extents, or every reason why it does not fit.
+
+    What the fixed and percentage volumes leave goes to the growing ones by weight; without a
+    growing one it stays free in the group.
+    """
+    sizes = {want.mount: _asked(want, total, extent) for want in wants}
+    needed = sum(sizes.values())
+    if needed > total:
+        return [_too_much(wants, sizes, needed, total)]
+    return _grow(wants, sizes, total - needed, extent)
+
+
+def _asked(want: Want, total: int, extent: int) -> int:
+    def up(size: int) -> int:
+        return (size + extent - 1) // extent * extent
+
+    if want.size is not None:
+        asked = up(want.size)
+    elif want.percent is not None:
+        # Rounded down, so that 60 % and 40 % fit together.
+        asked = int(total * want.percent / 100) // extent * extent
+    else:
+        asked = 0
+    if want.maximum is not None:
+        asked = min(asked, want.maximum // extent * extent)
+    return max(asked, up(want.minimum), extent)
+
+
+def _grow(
+    wants: Sequence[Want], sizes: Mapping[str, int], spare: int, extent: int
+) -> Mapping[str, int]:
+    grown = dict(sizes)
+    hungry = [want for want in wants if want.grow]
+    while hungry and spare >= extent:
+        weight = sum(want.grow or 0 for want in hungry)
+        before = spare
+        still = []
+        for want in hungry:
+            more = before * (want.grow or 0) // weight // extent * extent
+            if want.maximum is not None:
+                more = min(more, max(0, (want.maximum - grown[want.mount]) // extent * extent))
+            grown[want.mount] += more
+            spare -= more
+            if want.maximum is None or want.maximum - grown[want.mount] >= extent:
+                still.append(want)
+        if spare == before:  # less than an extent each: the first in the list takes it
+            grown[hungry[0].mount] += spare // extent * extent
+            break
+        hungry = still
+    return grown
+
+
+def _too_much(wants: Sequence[Want], sizes: Mapping[str, int], needed: int, total: int) -> Problem:
+    largest = sorted(wants, key=lambda want: -sizes[want.mount])[:3]
+    named = ", ".join(f"{want.mount} {gib(sizes[want.mount])}" for want in largest)
+    return Problem(
+        "storage.volumes",
+        f"need {gib(needed)} together, the volume group has {gib(total)} (the largest: {named})",
+    )

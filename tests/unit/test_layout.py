@@ -1,0 +1,162 @@
+"""The layout: aligned, inside the disk, without overlap, with every mount, or problems."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.inventory.model import Disk
+from agent.layout.extents import GIB, MIB, after_md
+from agent.layout.model import Layout, Role
+from agent.layout.place import Names, Wish, Wishes, mapper_path, place, volume_name
+from agent.layout.share import Want, share
+
+NAMES = Names(UUID(int=7), "CZ1234")
+EXTENT = 4 * MIB
+
+
+def disk(size: int, path: str = "/dev/vda") -> Disk:
+    return Disk(path=path, size=size, serial=path[-1])
+
+
+def wishes(*wants: Want, encrypted: bool = True) -> Wishes:
+    return Wishes(
+        group="system",
+        volumes=tuple(Wish(want, "xfs", ("defaults",)) for want in wants),
+        boot_options=("nodev", "nosuid"),
+        esp_options=("nodev", "nosuid"),
+        memory=(("/dev/shm", ("nodev", "nosuid", "noexec")),),
+        encrypted=encrypted,
+    )
+
+
+MOUNTS = ("/", "/home", "/tmp", "/var", "/var/log", "/var/log/audit", "/var/tmp")
+
+
+@st.composite
+def wanted(draw: st.DrawFn) -> tuple[Want, ...]:
+    mounts = ("/", *draw(st.sets(st.sampled_from(MOUNTS[1:]))))
+    kinds = st.one_of(
+        st.builds(lambda size: {"size": size}, st.integers(1, 40 * GIB)),
+        st.builds(lambda percent: {"percent": percent}, st.floats(0.1, 60)),
+        st.builds(lambda grow: {"grow": grow}, st.integers(1, 5)),
+    )
+    return tuple(Want(mount, **draw(kinds)) for mount in mounts)
+
+
+@given(st.lists(st.integers(1 * MIB, 32 * 1024 * GIB), min_size=1, max_size=2), wanted())
+def test_any_disks_and_wishes_give_a_sound_layout_or_problems(
+    sizes: list[int], wants: tuple[Want, ...]
+) -> None:
+    disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
+    layout = place(disks, wishes(*wants), NAMES)
+    if isinstance(layout, list):
+        assert layout
+        return
+    for laid in layout.disks:
+        end = MIB
+        for partition in laid.partitions:
+            assert partition.start == end, "partitions follow each other without a gap"
+            assert partition.start % MIB == 0
+            assert partition.size > 0
+            assert partition.size % MIB == 0
+            end = partition.end
+        assert end <= laid.disk.size - MIB, "the backup GPT has room"
+    assert {v.filesystem.mount for v in layout.group.volumes} == {want.mount for want in wants}
+    assert all(v.size % EXTENT == 0 and v.size > 0 for v in layout.group.volumes)
+    assert layout.group.free >= 0
+    assert layout.group.size < layout.disks[0].partition(Role.ROOT).size
+    identities = [p.partuuid for d in layout.disks for p in d.partitions]
+    assert len(set(identities)) == len(identities)
+
+
+def laid_out(*sizes: int) -> Layout:
+    disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
+    layout = place(disks, wishes(Want("/", grow=1), Want("/var", size=3 * GIB)), NAMES)
+    assert isinstance(layout, Layout)
+    return layout
+
+
+def test_the_legs_of_a_mirror_are_cut_alike_by_the_smaller_disk() -> None:
+    layout = laid_out(40 * GIB, 32 * GIB)
+    first, second = layout.disks
+    assert [(p.start, p.size) for p in first.partitions] == [
+        (p.start, p.size) for p in second.partitions
+    ]
+    assert layout.array(Role.ROOT).metadata == "1.2"
+    assert layout.array(Role.BOOT).metadata == "1.0"
+    assert not layout.array(Role.BOOT).bitmap
+
+
+def test_one_disk_has_no_arrays_and_encrypts_the_partition() -> None:
+    layout = laid_out(32 * GIB)
+    assert not layout.mirrored
+    assert layout.luks is not None
+    assert layout.luks.device == layout.disks[0].partition(Role.ROOT).path
+    assert layout.boot.device == layout.disks[0].partition(Role.BOOT).path
+
+
+def test_the_growing_volume_takes_what_the_others_leave() -> None:
+    layout = laid_out(32 * GIB, 32 * GIB)
+    assert layout.group.free < EXTENT
+    sizes = {v.filesystem.mount: v.size for v in layout.group.volumes}
+    assert sizes["/var"] == 3 * GIB
+    assert sizes["/"] > 25 * GIB
+
+
+def test_a_disk_that_is_too_small_is_named_with_both_sizes() -> None:
+    problems = place([disk(4 * GIB)], wishes(Want("/", grow=1)), NAMES)
+    assert isinstance(problems, list)
+    assert "/dev/vda" in str(problems[0])
+    assert "4.0 GiB" in str(problems[0])
+    assert "6.0 GiB" in str(problems[0])
+
+
+def test_volumes_that_do_not_fit_say_how_much_is_missing_and_which_are_largest() -> None:
+    problems = share([Want("/", size=10 * GIB), Want("/var", size=20 * GIB)], 25 * GIB, EXTENT)
+    assert isinstance(problems, list)
+    assert str(problems[0]) == (
+        "storage.volumes: need 30.0 GiB together, the volume group has 25.0 GiB "
+        "(the largest: /var 20.0 GiB, / 10.0 GiB)"
+    )
+
+
+@given(wanted(), st.integers(1, 2000))
+def test_sharing_never_gives_more_than_there_is(wants: tuple[Want, ...], extents: int) -> None:
+    total = extents * EXTENT
+    sizes = share(wants, total, EXTENT)
+    if isinstance(sizes, list):
+        return
+    assert sum(sizes.values()) <= total
+    assert all(size >= EXTENT and size % EXTENT == 0 for size in sizes.values())
+    if any(want.grow for want in wants):
+        assert total - sum(sizes.values()) < EXTENT
+
+
+def test_a_maximum_bounds_growth_and_the_rest_goes_to_the_others() -> None:
+    wants = [Want("/", grow=1), Want("/home", grow=1, maximum=GIB)]
+    sizes = share(wants, 10 * GIB, EXTENT)
+    assert not isinstance(sizes, list)
+    assert sizes == {"/": 9 * GIB, "/home": GIB}
+
+
+def test_the_same_plan_on_the_same_machine_gives_the_same_layout() -> None:
+    assert laid_out(32 * GIB, 32 * GIB) == laid_out(32 * GIB, 32 * GIB)
+
+
+def test_two_machines_with_one_plan_id_share_no_uuid() -> None:
+    other = Names(NAMES.plan, "CZ9999")
+    assert NAMES.uuid("luks") != other.uuid("luks")
+
+
+def test_volumes_are_named_after_their_mount_points() -> None:
+    assert volume_name("/") == "root"
+    assert volume_name("/var/log/audit") == "var_log_audit"
+    assert str(mapper_path("my-vg", "a-b")) == "/dev/mapper/my--vg-a--b"
+
+
+@given(st.integers(64 * MIB, 32 * 1024 * GIB))
+def test_an_array_is_smaller_than_its_members_by_what_metadata_takes(member: int) -> None:
+    assert member - 133 * MIB <= after_md(member) < member
