@@ -1,0 +1,154 @@
+"""Show a layout: as a tree for people, as plain data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from agent.inventory.model import Content, Disk
+from agent.layout.extents import gib
+from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Partition, Role
+
+T = TypeVar("T")
+
+
+def tree(layout: Layout) -> Iterator[str]:
+    """Yield the lines of the layout: disks, then what is built on their partitions."""
+    for disk in layout.disks:
+        yield from _disk(disk)
+    for array in layout.arrays:
+        yield f"mirror {array.path}  RAID1 of {len(array.members)}, metadata {array.metadata}"
+    yield from _root(layout)
+    for filesystem in layout.memory:
+        yield f"memory tmpfs  {filesystem.mount}  {','.join(filesystem.options)}"
+
+
+def _disk(laid: DiskLayout) -> Iterator[str]:
+    yield f"disk {laid.disk}  {gib(laid.disk.size)}"
+    for last, partition in _marked(laid.partitions):
+        yield (
+            f" {'└' if last else '├'}─ {partition.number} {partition.role.value:<5}"
+            f"{gib(partition.size):>11}  at {gib(partition.start)}  {partition.partuuid}"
+        )
+
+
+def _root(layout: Layout) -> Iterator[str]:
+    boot = layout.boot
+    yield f"/boot on {boot.device}  {boot.kind}  {','.join(boot.options)}"
+    for esp in layout.esps:
+        yield f"{esp.mount} on {esp.device}  {esp.kind}  {','.join(esp.options)}"
+    if layout.luks is not None:
+        luks = layout.luks
+        yield (
+            f"LUKS2 {luks.path} on {luks.device}  {luks.cipher} {luks.key_size} bit, "
+            f"pbkdf2, UUID {luks.uuid}"
+        )
+    group = layout.group
+    yield f"volume group {group.name} on {group.physical}  {gib(group.size)}"
+    for last, volume in _marked(group.volumes):
+        filesystem = volume.filesystem
+        yield (
+            f" {'└' if last else '├'}─ {volume.name:<14}{gib(volume.size):>11}  "
+            f"{filesystem.kind:<5} {filesystem.mount:<15} {','.join(filesystem.options)}"
+        )
+    if group.free:
+        yield f"    {'(free)':<14}{gib(group.free):>11}"
+
+
+def losses(disk: Disk) -> Iterator[str]:
+    """Yield what erasing the disk destroys, one line each; nothing for a blank one."""
+    for content in disk.content:
+        yield f"{content.device}: {_named(content)}"
+
+
+def _named(content: Content) -> str:
+    words = [content.kind, gib(content.size)]
+    if content.label:
+        words.append(f'label "{content.label}"')
+    if content.partition_name:
+        words.append(f'partition name "{content.partition_name}"')
+    return ", ".join(words)
+
+
+def plain(layout: Layout) -> dict[str, Any]:
+    """Return the layout as JSON-able data; sizes and offsets are bytes."""
+    return {
+        "disks": [_plain_disk(disk) for disk in layout.disks],
+        "arrays": [_plain_array(array) for array in layout.arrays],
+        "luks": layout.luks
+        and {
+            "device": str(layout.luks.device),
+            "uuid": str(layout.luks.uuid),
+            "mapping": layout.luks.mapping,
+            "cipher": layout.luks.cipher,
+            "key_size": layout.luks.key_size,
+        },
+        "volume_group": {
+            "name": layout.group.name,
+            "size": layout.group.size,
+            "free": layout.group.free,
+        },
+        "volumes": [
+            {
+                "name": volume.name,
+                "size": volume.size,
+                "rules": list(volume.rules),
+                **_plain_filesystem(volume.filesystem),
+            }
+            for volume in layout.group.volumes
+        ],
+        "boot": _plain_filesystem(layout.boot),
+        "esps": [_plain_filesystem(esp) for esp in layout.esps],
+        "memory": [_plain_filesystem(filesystem) for filesystem in layout.memory],
+        "deviations": list(layout.deviations),
+    }
+
+
+def _plain_disk(laid: DiskLayout) -> dict[str, Any]:
+    return {
+        "path": laid.disk.path,
+        "serial": laid.disk.serial,
+        "wwn": laid.disk.wwn,
+        "model": laid.disk.model,
+        "size": laid.disk.size,
+        "guid": str(laid.guid),
+        "lost": [content.model_dump(mode="json") for content in laid.disk.content],
+        "partitions": [_plain_partition(partition) for partition in laid.partitions],
+    }
+
+
+def _plain_partition(partition: Partition) -> dict[str, Any]:
+    return {
+        "number": partition.number,
+        "role": Role(partition.role).value,
+        "name": partition.name,
+        "start": partition.start,
+        "size": partition.size,
+        "partuuid": str(partition.partuuid),
+        "type": str(partition.type_guid),
+    }
+
+
+def _plain_array(array: Array) -> dict[str, Any]:
+    return {
+        "name": array.name,
+        "uuid": str(array.uuid),
+        "metadata": array.metadata,
+        "bitmap": array.bitmap,
+        "members": [str(member) for member in array.members],
+    }
+
+
+def _plain_filesystem(filesystem: FileSystem) -> dict[str, Any]:
+    return {
+        "device": str(filesystem.device),
+        "mount": filesystem.mount,
+        "kind": filesystem.kind,
+        "uuid": filesystem.uuid,
+        "options": list(filesystem.options),
+    }
+
+
+def _marked(items: Sequence[T]) -> Iterator[tuple[bool, T]]:
+    for index, item in enumerate(items, start=1):
+        yield index == len(items), item
