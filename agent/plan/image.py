@@ -1,0 +1,27 @@
+"""Which image is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pydantic import Field
+
+from agent.plan.disks import OneOrMore
+from agent.plan.part import Fault, Part
+from agent.plan.text import Url
+
+
+class Image(Part):
+    """The image, by the address of its signed manifest."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"oci", "verify", "keys", "tree", "disk", "proxy"})
+
+    manifest: OneOrMore[Url] = Field(
+        description="where the manifest lies; several addresses are mirrors, tried in this order"
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        for number, url in enumerate(self.manifest):
+            if url in self.manifest[:number]:
+                yield Fault(("manifest", number), f"{url} is there twice")

@@ -1,0 +1,54 @@
+"""The plan: one install order for one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from agent.plan.configure import Configure
+from agent.plan.disks import Disks
+from agent.plan.encryption import Encryption
+from agent.plan.identity import Identity
+from agent.plan.image import Image
+from agent.plan.part import Fault, Part, one_of
+from agent.plan.report import HttpReport
+from agent.plan.storage import Storage
+from agent.plan.text import HostName, Time, Uuid
+
+Finish = Literal["reboot", "poweroff", "stay"]
+
+
+class Plan(Part):
+    """One install order for one machine; carried out there once and nowhere else."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"overlays", "not_before", "challenge", "base"})
+
+    version: Annotated[Literal[1], one_of((1,))] = Field(description="version of the plan's form")
+    id: Uuid = Field(
+        description="names the order; the same id is never carried out twice on a machine"
+    )
+    expires: Time | None = Field(None, description="after this the plan is refused")
+    machine: Identity = Field(description="the machine it is for; refused everywhere else")
+    hostname: HostName = Field(description="host name of the installed system")
+    disks: Disks = Field(description="the disks it takes")
+    storage: Storage = Field(Storage(), description="what lies on them")
+    encryption: Encryption | None = Field(
+        None, description="how they are encrypted; without it they are not"
+    )
+    image: Image = Field(description="the image that is installed")
+    configure: Configure = Field(
+        Configure(), description="what the image does not know about this host"
+    )
+    report: tuple[HttpReport, ...] = Field((), description="where events and the report go")
+    finish: Annotated[Finish, one_of(("reboot", "poweroff", "stay"), later=("kexec",))] = Field(
+        "reboot", description="what happens when everything is proven"
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.encryption is not None and not self.report:
+            yield Fault(
+                ("report",),
+                "is missing: the recovery key's envelope needs a server that acknowledges it",
+            )

@@ -1,0 +1,119 @@
+"""What every part of the plan has in common, and how a validator says what is wrong.
+
+Messages of validators are whole: object first, the value that is there, what would be right. The
+path and the line are added by `agent.plan.problem`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+NOT_YET = "is not supported yet by this version"
+Path = tuple[str | int, ...]
+T = TypeVar("T")
+
+
+class Fault(NamedTuple):
+    """What is wrong between two fields of a part; `path` is relative to the part."""
+
+    path: Path
+    message: str
+
+
+class Part(BaseModel):
+    """A frozen piece of the plan that refuses keys it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, arbitrary_types_allowed=True
+    )
+
+    # Keys of a later version: refused by name, so that an operator knows the spelling was right.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def faults(self) -> Iterator[Fault]:
+        """Yield what is wrong between fields that are each right."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        faults = tuple(self.faults())
+        if faults:
+            text = "; ".join(fault.message for fault in faults)
+            raise PydanticCustomError("faults", "{text}", {"text": text, "faults": faults})
+        return self
+
+
+def shown(value: object) -> str:
+    """Return a value as a message quotes it: JSON-like, short."""
+    if isinstance(value, str):
+        text = value if len(value) <= 60 else value[:57] + "…"
+        return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return kind_of(value)
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a YAML value: "a list", "a number"."""
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a true/false value"),
+        ((int, float), "a number"),
+        (str, "text"),
+        (dict, "a mapping"),
+        ((list, tuple), "a list"),
+        (type(None), "empty"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "something else")
+
+
+def text_required() -> PydanticCustomError:
+    """Return the error for a value that is not text, the same that pydantic raises."""
+    return PydanticCustomError("string_type", "must be text")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ': did you mean X?' for the known name most like `name`, or nothing."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f": did you mean {match[0]}?" if match else ""
+
+
+def one_of(now: tuple[Any, ...], later: tuple[Any, ...] = ()) -> BeforeValidator:
+    """Return a validator that takes a value in `now` and refuses one in `later` by name."""
+    words = all(isinstance(name, str) for name in now)
+
+    def check(value: object) -> object:
+        if words and not isinstance(value, str):
+            raise text_required()
+        if any(value == name and type(value) is type(name) for name in now):
+            return value
+        if value in later:
+            raise ValueError(f"{shown(value)} {NOT_YET}: use {' or '.join(map(str, now))}")
+        hint = nearest(value, now) if isinstance(value, str) else ""
+        raise ValueError(f"{shown(value)} is not one of {', '.join(map(str, now))}{hint}")
+
+    return BeforeValidator(check)
+
+
+def from_text(kind: type[T], parse: Callable[[str], T]) -> Callable[[object], T]:
+    """Return a validator that takes a `kind` as it is and parses text into one."""
+
+    def validate(value: object) -> T:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, str):
+            raise text_required()
+        return parse(value)
+
+    return validate
+
+
+def listed(value: object) -> object:
+    """Turn a single value into a list of one, so that a plan may leave out the brackets."""
+    return value if isinstance(value, (list, tuple, dict)) else (value,)

@@ -1,0 +1,133 @@
+"""What lies on the disks: the preset and what the plan changes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, StrictBool, StrictStr
+
+from agent.plan.part import NOT_YET, Fault, Part, one_of, shown
+from agent.plan.size import MiB, Size, render
+from agent.plan.text import AbsolutePath
+
+PresetName = Literal["plain", "stig-rhel9"]
+PRESETS = ("plain", "stig-rhel9")
+LATER_PRESETS = (
+    "cis-l1-server",
+    "cis-l2-server",
+    "stig-rhel8",
+    "stig-rhel10",
+    "anssi-high",
+    "cis-l2+stig-rhel9",
+)
+FileSystem = Literal["xfs", "ext4"]
+_FILE_SYSTEM = one_of(("xfs", "ext4"), later=("btrfs", "vfat", "swap"))
+
+# What mkfs accepts: mkfs.xfs(8) refuses less than 300 MiB, ext4 needs room for its journal.
+SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB}
+
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")
+_VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
+# Mount points that are not the plan's to give: partitions, and what the kernel provides.
+PARTITIONS = ("/boot", "/boot/efi", "/efi")
+VIRTUAL = ("/dev", "/proc", "/run", "/sys")
+
+
+def parse_option(text: str) -> str:
+    """Return one mount option; raise ValueError where it is none."""
+    if not _OPTION.fullmatch(text):
+        hint = ": give each option by itself in the list" if "," in text else ""
+        raise ValueError(f"{shown(text)} is not a mount option{hint}")
+    return text
+
+
+def parse_volume_group(text: str) -> str:
+    """Return a name that lvm(8) takes for a volume group."""
+    if not _VOLUME_GROUP.fullmatch(text) or text in {".", ".."}:
+        raise ValueError(f"{shown(text)} is not a volume group name: letters, digits and _+.-")
+    return text
+
+
+Option = Annotated[StrictStr, AfterValidator(parse_option)]
+
+
+class Volume(Part):
+    """A volume that is added to the preset, or what is changed of one that it has."""
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"min", "max", "weight", "label", "raid", "absent", "disks"}
+    )
+
+    mount: AbsolutePath = Field(description="where it is mounted")
+    size: Size | None = Field(
+        None, description="bytes, or a share of the space that all volumes have together"
+    )
+    grow: Annotated[StrictBool, one_of((True, False), later=(1, 2, 3, 4, 5))] = Field(
+        False, description="takes what the others leave; one volume may"
+    )
+    filesystem: Annotated[FileSystem, _FILE_SYSTEM] | None = Field(
+        None, description="instead of the one that storage names"
+    )
+    options: tuple[Option, ...] | None = Field(
+        None, description="mount options, instead of all that the preset gives it"
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        if self.mount in PARTITIONS:
+            yield Fault(("mount",), f"{self.mount} is a partition: changing its size {NOT_YET}")
+        top = "/" + self.mount.split("/")[1]
+        if top in VIRTUAL:
+            yield Fault(("mount",), f"{self.mount} lies on {top}, which the kernel provides")
+        if self.size is not None and self.grow:
+            yield Fault(("grow",), "the volume has a size too: give one of the two")
+        yield from self._option_faults()
+
+    def _option_faults(self) -> Iterator[Fault]:
+        seen: set[str] = set()
+        for number, option in enumerate(self.options or ()):
+            opposite = option[2:] if option.startswith("no") else f"no{option}"
+            if option in seen:
+                yield Fault(("options", number), f"{option} is there twice")
+            if opposite in seen:
+                yield Fault(("options", number), f"{option} contradicts {opposite}")
+            seen.add(option)
+
+
+class Storage(Part):
+    """The layout of the disks: mirror, encryption and volume group, then one volume per mount."""
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"swap", "zram", "boot", "esp", "raid", "data", "extends", "presets"}
+    )
+
+    preset: Annotated[PresetName, one_of(PRESETS, later=LATER_PRESETS)] = Field(
+        "plain", description="the set of volumes and mount options to start from"
+    )
+    volumes: tuple[Volume, ...] = Field((), description="what is changed of the preset or added")
+    filesystem: Annotated[FileSystem, _FILE_SYSTEM] = Field(
+        "xfs", description="file system of the volumes that name none"
+    )
+    volume_group: Annotated[StrictStr, AfterValidator(parse_volume_group)] = Field(
+        "vg0", description="name of the LVM volume group"
+    )
+
+    def faults(self) -> Iterator[Fault]:
+        mounts: set[str] = set()
+        grows: str | None = None
+        for number, volume in enumerate(self.volumes):
+            if volume.mount in mounts:
+                yield Fault(("volumes", number, "mount"), f"{volume.mount} is there twice")
+            mounts.add(volume.mount)
+            if volume.grow and grows is not None:
+                yield Fault(("volumes", number, "grow"), f"{grows} grows already: only one may")
+            if volume.grow:
+                grows = volume.mount
+            smallest = SMALLEST[volume.filesystem or self.filesystem]
+            if isinstance(volume.size, int) and volume.size < smallest:
+                yield Fault(
+                    ("volumes", number, "size"),
+                    f"{render(volume.size)} is too small: {volume.filesystem or self.filesystem} "
+                    f"needs {render(smallest)}",
+                )
