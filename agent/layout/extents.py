@@ -15,10 +15,6 @@ from agent.layout.model import Role
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
-ESP_SIZE = 1 * GIB
-"""Three kernels with generic initrds (about 60 MiB each) leave more than half of it free."""
-BOOT_SIZE = 1 * GIB
-"""What the STIG's own kickstart gives /boot (ComplianceAsCode partition_for_boot)."""
 SMALLEST_ROOT = 4 * GIB
 
 
@@ -44,16 +40,19 @@ def usable(disk: Disk) -> int:
     return (disk.size // MIB) * MIB - 2 * MIB
 
 
-def cut(disks: Sequence[Disk]) -> tuple[Extent, ...] | Problem:
+def cut(disks: Sequence[Disk], *, esp: int, boot: int) -> tuple[Extent, ...] | Problem:
     """Return the extents every one of the disks gets, or why they are too small.
+
+    `esp` and `boot` are their sizes in bytes; the root takes the rest.
 
     The legs of a mirror are cut alike, by the smallest disk, so that either can stand in for
     the other; what a larger one has left over stays unused.
     """
     smallest = min(disks, key=lambda disk: disk.size)
-    root = usable(smallest) - ESP_SIZE - BOOT_SIZE
+    esp, boot = up(esp), up(boot)
+    root = usable(smallest) - esp - boot
     if root < SMALLEST_ROOT:
-        need = ESP_SIZE + BOOT_SIZE + SMALLEST_ROOT + 2 * MIB
+        need = esp + boot + SMALLEST_ROOT + 2 * MIB
         return Problem(
             "disks",
             f"{smallest} has {gib(smallest.size)}, the ESP, /boot and the smallest root need "
@@ -61,10 +60,15 @@ def cut(disks: Sequence[Disk]) -> tuple[Extent, ...] | Problem:
         )
     extents = []
     start = MIB
-    for role, size in ((Role.ESP, ESP_SIZE), (Role.BOOT, BOOT_SIZE), (Role.ROOT, root)):
+    for role, size in ((Role.ESP, esp), (Role.BOOT, boot), (Role.ROOT, root)):
         extents.append(Extent(role, start, size))
         start += size
     return tuple(extents)
+
+
+def up(size: int) -> int:
+    """Return the size rounded up to a whole MiB."""
+    return (size + MIB - 1) // MIB * MIB
 
 
 def after_md(member: int) -> int:

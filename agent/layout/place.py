@@ -31,6 +31,8 @@ from agent.layout.model import (
     VolumeGroup,
 )
 from agent.layout.share import Want, share
+from agent.plan.size import Percent
+from agent.plan.wish import Grow, StorageWish, TmpfsWish, VolumeWish
 
 EXTENT = 4 * 1024 * 1024
 ESP_MOUNTS = ("/boot/efi", "/boot/efi2", "/boot/efi3")
@@ -57,61 +59,39 @@ class Names:
         return f"{digits[:4]}-{digits[4:]}"
 
 
-@dataclass(frozen=True)
-class Wish:
-    """One volume as wanted: how big, which file system, mounted how, and by which rules."""
-
-    want: Want
-    filesystem: str
-    options: tuple[str, ...]
-    rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """Everything the operator and the preset ask of the storage."""
-
-    group: str
-    volumes: tuple[Wish, ...]
-    boot_options: tuple[str, ...]
-    esp_options: tuple[str, ...]
-    memory: tuple[tuple[str, tuple[str, ...]], ...]
-    """tmpfs mounts: (mount point, options)."""
-    encrypted: bool
-    deviations: tuple[str, ...] = ()
-
-
-def place(disks: Sequence[Disk], wishes: Wishes, names: Names) -> Layout | list[Problem]:
+def place(
+    disks: Sequence[Disk], wishes: StorageWish, names: Names, *, encrypted: bool
+) -> Layout | list[Problem]:
     """Lay everything out; return problems instead when it does not fit."""
-    extents = cut(disks)
+    extents = cut(disks, esp=wishes.esp.size, boot=wishes.boot.size)
     if isinstance(extents, Problem):
         return [extents]
-    types = _types(wishes, mirrored=len(disks) > 1)
+    types = _types(encrypted=encrypted, mirrored=len(disks) > 1)
     placed = tuple(_partition(disk, i, extents, types, names) for i, disk in enumerate(disks))
     arrays = _arrays(placed, names) if len(placed) > 1 else ()
     below = arrays[1].path if arrays else placed[0].partition(Role.ROOT).path
     below_size = arrays[1].size if arrays else placed[0].partition(Role.ROOT).size
     luks = None
-    if wishes.encrypted:
+    if encrypted:
         luks = Luks(below, names.uuid("luks"), "bedplate-root", "bedplate-root")
         below, below_size = luks.path, after_luks(below_size)
     total = after_pv(below_size, EXTENT)
-    sizes = share([wish.want for wish in wishes.volumes], total, EXTENT)
+    sizes = share([_want(wish) for wish in wishes.volumes], total, EXTENT)
     if isinstance(sizes, list):
         return sizes
     volumes = tuple(
-        _volume(wish, sizes[wish.want.mount], wishes.group, names) for wish in wishes.volumes
+        _volume(wish, sizes[wish.mount], wishes.volume_group, names) for wish in wishes.volumes
     )
     boot_device = arrays[0].path if arrays else placed[0].partition(Role.BOOT).path
     return Layout(
         disks=placed,
         arrays=arrays,
         luks=luks,
-        group=VolumeGroup(wishes.group, below, total, volumes, EXTENT),
+        group=VolumeGroup(wishes.volume_group, below, total, volumes, EXTENT),
         boot=_boot(boot_device, wishes, names),
         esps=tuple(_esp(i, disk, wishes, names) for i, disk in enumerate(placed)),
-        memory=tuple(_memory(mount, options) for mount, options in wishes.memory),
-        deviations=wishes.deviations,
+        memory=tuple(_memory(tmpfs) for tmpfs in wishes.tmpfs),
+        deviations=tuple(str(deviation) for deviation in wishes.deviations),
     )
 
 
@@ -145,10 +125,10 @@ def _partition(
     )
 
 
-def _types(wishes: Wishes, *, mirrored: bool) -> Mapping[Role, UUID]:
+def _types(*, encrypted: bool, mirrored: bool) -> Mapping[Role, UUID]:
     if mirrored:
         return {Role.ESP: TYPE_ESP, Role.BOOT: TYPE_RAID, Role.ROOT: TYPE_RAID}
-    root = TYPE_LUKS if wishes.encrypted else TYPE_LVM
+    root = TYPE_LUKS if encrypted else TYPE_LVM
     return {Role.ESP: TYPE_ESP, Role.BOOT: TYPE_LINUX, Role.ROOT: root}
 
 
@@ -169,8 +149,8 @@ def _arrays(disks: Sequence[DiskLayout], names: Names) -> tuple[Array, ...]:
     return (array(Role.BOOT, "1.0", bitmap=False), array(Role.ROOT, "1.2", bitmap=True))
 
 
-def _volume(wish: Wish, size: int, group: str, names: Names) -> Volume:
-    mount = wish.want.mount
+def _volume(wish: VolumeWish, size: int, group: str, names: Names) -> Volume:
+    mount = wish.mount
     name = volume_name(mount)
     device = mapper_path(group, name)
     filesystem = FileSystem(
@@ -186,14 +166,15 @@ def _volume(wish: Wish, size: int, group: str, names: Names) -> Volume:
     return Volume(name, size, filesystem, wish.rules)
 
 
-def _boot(device: Path, wishes: Wishes, names: Names) -> FileSystem:
+def _boot(device: Path, wishes: StorageWish, names: Names) -> FileSystem:
     uuid = str(names.uuid("fs/boot"))
+    kind = wishes.boot.filesystem
     return FileSystem(
-        device, f"UUID={uuid}", "/boot", "ext4", uuid, "boot", wishes.boot_options, passno=2
+        device, f"UUID={uuid}", "/boot", kind, uuid, "boot", wishes.boot.options, passno=2
     )
 
 
-def _esp(index: int, disk: DiskLayout, wishes: Wishes, names: Names) -> FileSystem:
+def _esp(index: int, disk: DiskLayout, wishes: StorageWish, names: Names) -> FileSystem:
     volume_id = names.volume_id(f"disk{index}/fs/esp")
     return FileSystem(
         disk.partition(Role.ESP).path,
@@ -202,9 +183,19 @@ def _esp(index: int, disk: DiskLayout, wishes: Wishes, names: Names) -> FileSyst
         "vfat",
         volume_id,
         f"ESP{index + 1}",
-        wishes.esp_options,
+        wishes.esp.options,
     )
 
 
-def _memory(mount: str, options: tuple[str, ...]) -> FileSystem:
-    return FileSystem(Path("tmpfs"), "tmpfs", mount, "tmpfs", "", "", options)
+def _memory(wish: TmpfsWish) -> FileSystem:
+    return FileSystem(Path("tmpfs"), "tmpfs", wish.mount, "tmpfs", "", "", wish.options)
+
+
+def _want(wish: VolumeWish) -> Want:
+    match wish.size:
+        case Grow(weight):
+            return Want(wish.mount, grow=weight, minimum=wish.minimum)
+        case Percent(points):
+            return Want(wish.mount, percent=float(points), minimum=wish.minimum)
+        case size:
+            return Want(wish.mount, size=size, minimum=wish.minimum)

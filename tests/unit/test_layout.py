@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from hypothesis import given
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from agent.inventory.model import Disk
 from agent.layout.extents import GIB, MIB, after_md
 from agent.layout.model import Layout, Role
-from agent.layout.place import Names, Wish, Wishes, mapper_path, place, volume_name
+from agent.layout.place import Names, mapper_path, place, volume_name
 from agent.layout.share import Want, share
+from agent.plan.size import Percent
+from agent.plan.wish import Grow, PartitionWish, StorageWish, TmpfsWish, VolumeWish
 
 NAMES = Names(UUID(int=7), "CZ1234")
 EXTENT = 4 * MIB
@@ -21,37 +24,42 @@ def disk(size: int, path: str = "/dev/vda") -> Disk:
     return Disk(path=path, size=size, serial=path[-1])
 
 
-def wishes(*wants: Want, encrypted: bool = True) -> Wishes:
-    return Wishes(
-        group="system",
-        volumes=tuple(Wish(want, "xfs", ("defaults",)) for want in wants),
-        boot_options=("nodev", "nosuid"),
-        esp_options=("nodev", "nosuid"),
-        memory=(("/dev/shm", ("nodev", "nosuid", "noexec")),),
-        encrypted=encrypted,
+def wishes(*volumes: VolumeWish) -> StorageWish:
+    return StorageWish(
+        preset="plain",
+        volume_group="vg0",
+        volumes=volumes,
+        tmpfs=(TmpfsWish("/dev/shm", ("nodev", "nosuid", "noexec")),),
+        boot=PartitionWish("/boot", GIB, "ext4", ("nodev", "nosuid")),
+        esp=PartitionWish("/boot/efi", GIB, "vfat", ("nodev", "nosuid")),
+        deviations=(),
     )
+
+
+def volume(mount: str, size: int | Percent | Grow, minimum: int = 0) -> VolumeWish:
+    return VolumeWish(mount, size, minimum, "xfs", ("defaults",))
 
 
 MOUNTS = ("/", "/home", "/tmp", "/var", "/var/log", "/var/log/audit", "/var/tmp")
 
 
 @st.composite
-def wanted(draw: st.DrawFn) -> tuple[Want, ...]:
+def wanted(draw: st.DrawFn) -> tuple[VolumeWish, ...]:
     mounts = ("/", *draw(st.sets(st.sampled_from(MOUNTS[1:]))))
     kinds = st.one_of(
-        st.builds(lambda size: {"size": size}, st.integers(1, 40 * GIB)),
-        st.builds(lambda percent: {"percent": percent}, st.floats(0.1, 60)),
-        st.builds(lambda grow: {"grow": grow}, st.integers(1, 5)),
+        st.integers(1, 40 * GIB),
+        st.builds(Percent, st.decimals("0.1", "60", places=1)),
+        st.builds(Grow, st.integers(1, 5)),
     )
-    return tuple(Want(mount, **draw(kinds)) for mount in mounts)
+    return tuple(volume(mount, draw(kinds), draw(st.integers(0, GIB))) for mount in mounts)
 
 
 @given(st.lists(st.integers(1 * MIB, 32 * 1024 * GIB), min_size=1, max_size=2), wanted())
 def test_any_disks_and_wishes_give_a_sound_layout_or_problems(
-    sizes: list[int], wants: tuple[Want, ...]
+    sizes: list[int], wants: tuple[VolumeWish, ...]
 ) -> None:
     disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
-    layout = place(disks, wishes(*wants), NAMES)
+    layout = place(disks, wishes(*wants), NAMES, encrypted=True)
     if isinstance(layout, list):
         assert layout
         return
@@ -74,7 +82,9 @@ def test_any_disks_and_wishes_give_a_sound_layout_or_problems(
 
 def laid_out(*sizes: int) -> Layout:
     disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
-    layout = place(disks, wishes(Want("/", grow=1), Want("/var", size=3 * GIB)), NAMES)
+    layout = place(
+        disks, wishes(volume("/", Grow()), volume("/var", 3 * GIB)), NAMES, encrypted=True
+    )
     assert isinstance(layout, Layout)
     return layout
 
@@ -107,7 +117,7 @@ def test_the_growing_volume_takes_what_the_others_leave() -> None:
 
 
 def test_a_disk_that_is_too_small_is_named_with_both_sizes() -> None:
-    problems = place([disk(4 * GIB)], wishes(Want("/", grow=1)), NAMES)
+    problems = place([disk(4 * GIB)], wishes(volume("/", Grow())), NAMES, encrypted=True)
     assert isinstance(problems, list)
     assert "/dev/vda" in str(problems[0])
     assert "4.0 GiB" in str(problems[0])
@@ -123,16 +133,26 @@ def test_volumes_that_do_not_fit_say_how_much_is_missing_and_which_are_largest()
     )
 
 
-@given(wanted(), st.integers(1, 2000))
-def test_sharing_never_gives_more_than_there_is(wants: tuple[Want, ...], extents: int) -> None:
+WANTS = st.lists(
+    st.one_of(
+        st.builds(Want, st.just(""), size=st.integers(1, 40 * GIB)),
+        st.builds(Want, st.just(""), percent=st.floats(0.1, 60)),
+        st.builds(Want, st.just(""), grow=st.integers(1, 5), maximum=st.integers(GIB, 9 * GIB)),
+    ),
+    min_size=1,
+).map(lambda wants: [replace(want, mount=f"/{i}") for i, want in enumerate(wants)])
+
+
+@given(WANTS, st.integers(1, 20000))
+def test_sharing_never_gives_more_than_there_is(wants: list[Want], extents: int) -> None:
     total = extents * EXTENT
     sizes = share(wants, total, EXTENT)
     if isinstance(sizes, list):
         return
     assert sum(sizes.values()) <= total
     assert all(size >= EXTENT and size % EXTENT == 0 for size in sizes.values())
-    if any(want.grow for want in wants):
-        assert total - sum(sizes.values()) < EXTENT
+    for want in wants:
+        assert want.maximum is None or sizes[want.mount] <= want.maximum
 
 
 def test_a_maximum_bounds_growth_and_the_rest_goes_to_the_others() -> None:
