@@ -63,6 +63,17 @@ class KeyStore(Protocol):
     def keyslots(self, device: Path) -> tuple[Keyslot, ...]: ...
 
 
+@dataclass(frozen=True)
+class PinAnswer:
+    """What one pin of a Clevis binding said when it was asked alone."""
+
+    pin: str
+    """`tpm2`, or the URL of a Tang server."""
+    seconds: float
+    error: str | None = None
+    """Why it did not give its share; None when it did."""
+
+
 class Binder(Protocol):
     """Clevis bindings of a LUKS2 volume. Never `-y`, never `regen`."""
 
@@ -71,6 +82,9 @@ class Binder(Protocol):
 
     def unlock(self, device: Path, slot: int) -> Secret:
         """Return the passphrase of a bound slot by asking Tang and the TPM as at boot."""
+
+    def answers(self, device: Path, slot: int) -> tuple[PinAnswer, ...]:
+        """Ask each Tang server and the TPM of a binding alone: "or" hides one that is dead."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,17 @@ class Escrow(Protocol):
     def problems(self, certificates: Sequence[str]) -> Iterator[Problem]: ...
     def envelope(self, content: Secret, certificates: Sequence[str]) -> bytes:
         """Encrypt with AES-256-GCM to every certificate (PEM); return DER bytes."""
+
+
+class EscrowSink(Protocol):
+    """Where envelopes are kept until somebody needs them."""
+
+    def deliver(self, envelope: bytes, meta: Mapping[str, str]) -> str:
+        """Hand over an envelope (DER); return the sha256 the receiver says it stored, in hex.
+
+        `meta` says in plain words which machine and volume it is for. Raises `StepError` when
+        nobody acknowledged it.
+        """
 
 
 @dataclass(frozen=True)
@@ -181,6 +206,7 @@ class Machine:
     tang: Tang
     tpm: Tpm
     escrow: Escrow
+    escrow_sink: EscrowSink
     firmware: Firmware
     mounts: Mounts
     target: Target
