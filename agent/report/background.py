@@ -1,0 +1,55 @@
+"""A sink in a thread of its own, so that a stuck terminal cannot stop an install.
+
+A serial console with flow control blocks its writer for as long as the other end likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from agent.report.buffer import EventBuffer
+from agent.report.event import Event
+from agent.report.sink import Closes, Sink, Ticks
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Hands events to `sink` in another thread, in order; calling it never blocks."""
+
+    def __init__(self, sink: Sink, name: str = "console") -> None:
+        self._sink = sink
+        self._name = name
+        self._buffer = EventBuffer(progress_kept=20)
+        self._failed = False
+        self._thread = threading.Thread(target=self._work, name=f"events-{name}", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        self._buffer.put(event)
+
+    def close(self, timeout: float) -> None:
+        """Give the sink up to `timeout` seconds to show what is left; then leave it behind."""
+        deadline = time.monotonic() + timeout
+        self._buffer.close()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.warning("%s: does not take what is written to it", self._name)
+        elif isinstance(self._sink, Closes):
+            self._sink.close(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        pause: float | None = None
+        while self._buffer.wait(pause) or not self._buffer.closed:
+            try:
+                for event in self._buffer.take(20, 1 << 20):
+                    self._sink(event)
+                pause = self._sink.tick() if isinstance(self._sink, Ticks) else None
+            except Exception:
+                pause = 5.0
+                if not self._failed:
+                    self._failed = True
+                    log.warning("%s: cannot show events", self._name, exc_info=True)
+            self._buffer.settle()
