@@ -33,8 +33,11 @@ class Storage(Protocol):
         """Return (serial, WWN, size in bytes) of the device behind the path, read now."""
 
     def partition(self, disks: Sequence[DiskLayout]) -> None: ...
-    def mirror(self, arrays: Sequence[Array], *, clean: bool) -> None:
-        """Create the arrays; `clean` says the members were zeroed or discarded: no resync."""
+    def mirror(self, arrays: Sequence[Array]) -> tuple[str, ...]:
+        """Create the arrays; return the names of those that must resynchronise.
+
+        The others lie on disks of which clear() proved that they read zeros everywhere.
+        """
 
     def encrypt(self, luks: Luks, key: Secret) -> None:
         """Format as LUKS2 with `key` in keyslot 0, and open it as `luks.mapping`."""

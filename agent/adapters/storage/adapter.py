@@ -1,0 +1,219 @@
+"""`BlivetStorage`: the storage port. The layout decides every extent, name and UUID; it executes.
+
+One blivet object serves one run: it is made when the tables are written, so that what it knows is
+what the layout put there, and it never looks at other disks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import blivet
+from blivet import blockdev
+from blivet.devices import LUKSDevice, PartitionDevice
+from blivet.errors import StorageError
+from blivet.formats import get_format
+from blivet.size import Size
+
+from agent.adapters import command
+from agent.adapters.disks import identity
+from agent.adapters.storage import erase, table
+from agent.adapters.storage.devices import ChosenArray, ChosenLuks, existing_member
+from agent.adapters.storage.dismantle import Dismantler
+from agent.adapters.storage.stack import Kernel, kernel_name, node
+from agent.errors import StepError
+from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
+from agent.machine import Progress
+from agent.secret import Secret
+
+log = logging.getLogger(__name__)
+
+LINK_TIMEOUT = 60
+"""Seconds for udev to show a link; under emulation a probe of one device can take several."""
+
+
+class BlivetStorage:
+    """Clears, partitions, mirrors, encrypts and formats the disks of one run."""
+
+    def __init__(self) -> None:
+        self._kernel = Kernel()
+        self._dismantler = Dismantler(command.attempt, self._kernel)
+        self._disks: list[str] = []
+        self._zeros: set[str] = set()
+        self._blivet: Any = None
+
+    def identify(self, disk: Path) -> tuple[str | None, str | None, int]:
+        """Return (serial, WWN, size in bytes) of the device behind the path, read now."""
+        return identity(kernel_name(disk), self._kernel)
+
+    def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
+        """Take apart and erase whatever lies on the disks; return what was closed and removed."""
+        self._disks = [kernel_name(disk) for disk in disks]
+        self._zeros, self._blivet = set(), None
+        removed = [line for disk in self._disks for line in self._list(disk)]
+        for name in self._standing():
+            # While the array is still whole: what lies inside would show up again in the next one.
+            if (self._kernel.block(name) / "md").is_dir() and not self._kernel.holders(name):
+                log.info("%s: is active, its content is listed", name)
+        removed += self._dismantler.take_apart(self._disks)
+        for disk in self._disks:
+            self._erase(disk)
+        _settle()
+        return tuple(removed)
+
+    def _standing(self) -> list[str]:
+        return [name for disk in self._disks for name in self._kernel.above(disk)]
+
+    def _list(self, disk: str) -> Iterator[str]:
+        for name in (*self._kernel.above(disk), disk):
+            for kind in dict.fromkeys(s.kind for s in erase.signatures(command.run, node(name))):
+                yield f"{kind} on {node(name)}"
+
+    def _erase(self, disk: str) -> None:
+        for part in self._kernel.partitions(disk):
+            erase.blank_ends(command.run, node(part))
+        erase.blank_ends(command.run, node(disk))
+        command.run("blockdev", "--rereadpt", node(disk))
+        if erase.reads_zeros(command.run, command.attempt, node(disk)):
+            self._zeros.add(disk)
+
+    def partition(self, disks: Sequence[DiskLayout]) -> None:
+        """Write the tables, wait for every partition by its PARTUUID, and blank its ends."""
+        for layout in disks:
+            with command.feeding("sfdisk", "--wipe", "always", layout.disk.path) as stdin:
+                stdin.write(table.script(layout).encode())
+        partitions = [part for layout in disks for part in layout.partitions]
+        _wait(part.path for part in partitions)
+        for layout in disks:
+            if kernel_name(Path(layout.disk.path)) not in self._zeros:
+                for part in layout.partitions:
+                    erase.blank_ends(command.run, part.path)
+        self._disks = [kernel_name(Path(layout.disk.path)) for layout in disks]
+        self._blivet = self._scanned()
+
+    def _scanned(self) -> Any:
+        with _failing("reading the new partition tables"):
+            found = blivet.Blivet()
+            found.exclusive_disks = [name.replace("!", "/") for name in self._disks]
+            found.reset()
+        for device in found.devices:
+            if isinstance(device, PartitionDevice):
+                # The table is complete: formatting a partition must not make blivet write it again.
+                device.disklabel_supported = False
+        return found
+
+    def mirror(self, arrays: Sequence[Array]) -> tuple[str, ...]:
+        """Create the arrays; return the names of those that must resynchronise."""
+        syncing = []
+        for array in arrays:
+            members = [self._device(path) for path in array.members]
+            clean = all(self._disk_of(path) in self._zeros for path in array.members)
+            with _failing(f"creating the array {array.name}"):
+                for member in members:
+                    member.format = existing_member(member.path, array)
+                self._blivet.create_device(ChosenArray(array, members, clean=clean))
+                self._blivet.do_it()
+            _wait([array.path])
+            if not clean:
+                syncing.append(array.name)
+                erase.blank_ends(command.run, array.path)
+        return tuple(syncing)
+
+    def _disk_of(self, partition: Path) -> str:
+        return (self._kernel.block(kernel_name(partition)).resolve()).parent.name
+
+    def encrypt(self, luks: Luks, key: Secret) -> None:
+        """Format as LUKS2 with `key` in keyslot 0, and open it."""
+        with _failing(f"encrypting {luks.device}"):
+            below = self._device(luks.device)
+            self._blivet.format_device(below, ChosenLuks(luks, key, command.run))
+            self._blivet.create_device(LUKSDevice(luks.mapping, parents=[below]))
+            self._blivet.do_it()
+        _wait([luks.path, Path("/dev/disk/by-uuid") / str(luks.uuid)])
+
+    def make_volumes(self, group: VolumeGroup) -> None:
+        """Make the physical volume and the group, then each volume with exactly its size."""
+        with _failing(f"creating the volume group {group.name}"):
+            below = self._device(group.physical)
+            self._blivet.format_device(below, get_format("lvmpv"))
+            vg = self._blivet.new_vg(name=group.name, parents=[below], pe_size=Size(group.extent))
+            self._blivet.create_device(vg)
+            self._blivet.do_it()
+            has = blockdev.lvm.vginfo(group.name)
+        wanted = sum(volume.size for volume in group.volumes)
+        free = has.free_count * has.extent_size
+        if free < wanted:  # blivet would shrink the last volume without a word
+            raise StepError(f"{group.name}: the volumes need {wanted} bytes, the group has {free}")
+        with _failing(f"creating the volumes of {group.name}"):
+            for volume in group.volumes:
+                lv = self._blivet.new_lv(name=volume.name, parents=[vg], size=Size(volume.size))
+                self._blivet.create_device(lv)
+            self._blivet.do_it()
+        for volume in group.volumes:
+            size = self._kernel.size(kernel_name(volume.filesystem.device))
+            if size != volume.size:
+                raise StepError(f"{volume.name}: is {size} bytes, should be {volume.size}")
+
+    def make_filesystems(self, filesystems: Sequence[FileSystem], progress: Progress) -> None:
+        """Make each file system and read back that it carries the chosen UUID."""
+        for number, filesystem in enumerate(filesystems, start=1):
+            with _failing(f"creating {filesystem.kind} on {filesystem.device}"):
+                self._blivet.format_device(self._device(filesystem.device), _format(filesystem))
+                self._blivet.do_it()
+            self._prove(filesystem)
+            progress(number, len(filesystems))
+
+    def _prove(self, filesystem: FileSystem) -> None:
+        found = erase.signatures(command.run, filesystem.device)
+        uuids = [signature.uuid for signature in found if signature.kind == filesystem.kind]
+        if filesystem.uuid not in uuids:
+            raise StepError(
+                f"{filesystem.device}: should be {filesystem.kind} {filesystem.uuid}, "
+                f"carries {uuids or 'none'}"
+            )
+
+    def release(self) -> None:
+        """Unmount, close and stop everything on the disks of this run."""
+        self._blivet = None
+        self._dismantler.take_apart(self._disks)
+
+    def _device(self, path: Path) -> Any:
+        """Return blivet's object for a device node or a link to one."""
+        real = path.resolve()
+        for device in self._blivet.devices:
+            if Path(device.path).resolve() == real:
+                return device
+        raise StepError(f"{path}: is not among the devices that were made")
+
+
+def _format(filesystem: FileSystem) -> Any:
+    options = {"device": str(filesystem.device), "label": filesystem.label}
+    if filesystem.kind == "vfat":
+        # FAT32 whatever the size: firmware need not read FAT16 on a fixed disk (UEFI 2.10 §13.3.1).
+        return get_format("vfat", uuid=filesystem.uuid, create_options="-F 32", **options)
+    # The disks were discarded as a whole; once more for each volume only costs time.
+    return get_format(filesystem.kind, uuid=filesystem.uuid, nodiscard=True, **options)
+
+
+def _wait(links: Sequence[Path] | Iterator[Path]) -> None:
+    """Wait until udev has probed the devices behind these links."""
+    command.run(
+        "udevadm", "wait", f"--timeout={LINK_TIMEOUT}", "--settle", *links, timeout=LINK_TIMEOUT + 5
+    )
+
+
+def _settle() -> None:
+    command.run("udevadm", "settle", f"--timeout={LINK_TIMEOUT}", timeout=LINK_TIMEOUT + 5)
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Turn blivet's and libblockdev's errors into a `StepError` that says what was under way."""
+    try:
+        yield
+    except (StorageError, blockdev.BlockDevError) as error:
+        raise StepError(f"{what}: {error}") from error

@@ -1,0 +1,120 @@
+"""blivet's classes for arrays and LUKS, taught to keep the names and UUIDs that were chosen.
+
+Written against blivet 3.14.2. Each override says what blivet does by itself, because that is what
+has to be looked at again when the version changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blivet import blockdev, udev
+from blivet.devices import MDRaidArrayDevice
+from blivet.devices.storage import StorageDevice
+from blivet.errors import LUKSError, MDRaidError
+from blivet.formats import get_format
+from blivet.formats.luks import LUKS, LUKS2PBKDFArgs
+
+from agent.adapters.command import Run
+from agent.layout.model import Array, Luks
+from agent.secret import Secret
+
+
+class ChosenArray(MDRaidArrayDevice):  # type: ignore[misc]  # blivet is untyped
+    """A RAID1 with the name, UUID, size and bitmap of the layout."""
+
+    def __init__(self, array: Array, members: list[Any], *, clean: bool) -> None:
+        super().__init__(
+            array.name,
+            level="raid1",
+            member_devices=len(members),
+            total_devices=len(members),
+            metadata_version=array.metadata,
+            parents=members,
+        )
+        self._array = array
+        self._clean = clean
+
+    def _create(self) -> None:
+        """Create it as mdadm(8) is told to here.
+
+        blivet lets mdadm choose the UUID and the size, puts a bitmap on every redundant array, and
+        leaves the host's name in front of the array's, which then shows as /dev/md/host:root.
+        """
+        array = self._array
+        extra = [
+            blockdev.ExtraArg.new("--homehost=any", ""),
+            blockdev.ExtraArg.new(f"--name={array.name}", ""),
+            blockdev.ExtraArg.new(f"--uuid={array.mdadm_uuid}", ""),
+            blockdev.ExtraArg.new(f"--size={array.size // 1024}", ""),
+        ]
+        if self._clean:
+            extra.append(blockdev.ExtraArg.new("--assume-clean", ""))
+        try:
+            blockdev.md.create(
+                self.path,
+                str(self.level),
+                [member.path for member in self.members],
+                0,
+                version=array.metadata,
+                bitmap="internal" if array.bitmap else "none",
+                chunk_size=0,
+                extra=extra,
+            )
+        except blockdev.MDRaidError as error:
+            raise MDRaidError(error) from error
+        udev.settle()
+
+    def _post_create(self) -> None:
+        """Take note of the array.
+
+        blivet sleeps 5 s here for stale volume groups to appear; the adapter has erased both ends
+        of the members before and of the array after, and nothing is activated by itself.
+        """
+        self.exists = True
+        self.update_sysfs_path()
+        StorageDevice._post_create(self)
+        self.uuid = str(self._array.uuid)
+        for member in self.members:
+            member.format.md_uuid = self.uuid
+
+
+class ChosenLuks(LUKS):  # type: ignore[misc]  # blivet is untyped
+    """A LUKS2 format with the UUID, label and mapping name of the layout."""
+
+    def __init__(self, luks: Luks, key: Secret, run: Run) -> None:
+        super().__init__(
+            name=luks.mapping,
+            label=luks.label,
+            luks_version="luks2",
+            cipher=luks.cipher,
+            key_size=luks.key_size,
+            pbkdf_args=LUKS2PBKDFArgs(type="pbkdf2", iterations=luks.iterations),
+        )
+        # Not as an argument: blivet logs the arguments of constructors when it debugs.
+        self.contexts.add_passphrase(key.text)
+        self._luks = luks
+        self._run = run
+
+    def _pre_create(self, **kwargs: Any) -> None:
+        """Keep the mapping's name; blivet forgets it here and calls it luks-UUID."""
+        super()._pre_create(**kwargs)
+        self.map_name = self._luks.mapping
+
+    def _create(self, **kwargs: Any) -> None:
+        """Format, then set the UUID: libblockdev has no field for it (CryptoLUKSExtra)."""
+        super()._create(**kwargs)
+        uuid = str(self._luks.uuid)
+        self._run("cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid, self.device)
+
+
+def existing_member(path: str, array: Array) -> Any:
+    """Return the format of a partition that is about to join an array.
+
+    As already existing, because creating it means nothing on disk but makes blivet write the
+    partition table again, through parted.
+    """
+    return get_format("mdmember", device=path, exists=True, md_uuid=str(array.uuid))
+
+
+__all__ = ["ChosenArray", "ChosenLuks", "LUKSError", "existing_member"]
