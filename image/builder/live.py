@@ -30,7 +30,7 @@ def build(root: Path, workshop: Path, variant: str, *, force: bool, verbose: boo
         return
     say(f"live/{variant}: agent {agent}, {keys} image key(s)")
     name = f"live-{variant}"
-    results = mkosi.run(
+    results = mkosi.build(
         workshop,
         root,
         name,

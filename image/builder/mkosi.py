@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from image.builder import apt
+from image.builder import apt, stage
 from image.builder.report import BuildError, say, timed
 
 MINIMUM = 25
@@ -41,7 +41,18 @@ def _version(modules: Path) -> int:
     return 0
 
 
-def run(
+def tools_tree(workshop: Path, configuration: Path, *, verbose: bool) -> Path:
+    """The programs that mkosi runs, as a tree of their own; built once."""
+    tree = workshop / "tools/tools"
+    stamp = workshop / "tools/stamp"
+    wanted = stage.digest([configuration])
+    if not stamp.exists() or stamp.read_text() != wanted:
+        _mkosi(workshop, configuration, "tools", [], force=False, verbose=verbose)
+        stamp.write_text(wanted)
+    return tree
+
+
+def build(
     workshop: Path,
     directory: Path,
     output: str,
@@ -55,17 +66,31 @@ def run(
     `force` installs all packages afresh; otherwise mkosi starts from the copy it kept after it
     had installed them, if the configuration of the packages has not changed.
     """
+    tools = tools_tree(workshop, Path(__file__).parent.parent / "tools", verbose=verbose)
+    arguments = [*arguments, f"--tools-tree={tools}", "--incremental=yes"]
+    return _mkosi(workshop, directory, output, arguments, force=force, verbose=verbose)
+
+
+def _mkosi(
+    workshop: Path,
+    directory: Path,
+    output: str,
+    arguments: list[str],
+    *,
+    force: bool,
+    verbose: bool,
+) -> Path:
     sandbox = workshop / "sandbox"
     apt.write_configuration(sandbox / "etc/apt")
     modules = fetch(workshop)
-    results = workshop / "output"
+    results = workshop / output
+    # mkosi names what it keeps after distribution and release only: one directory per image.
     places = {
         "output-directory": results,
-        "cache-directory": workshop / "cache",
+        "cache-directory": results / "cache",
         "package-cache-dir": workshop / "packages",
         "workspace-directory": workshop / "workspace",
         "sandbox-tree": sandbox,
-        "tools-tree-sandbox-tree": sandbox,
     }
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
@@ -86,7 +111,7 @@ def run(
         name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")
     }
     environment |= {"PYTHONPATH": str(modules), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    log = workshop / f"{output}.log"
+    log = results / "log"
     with timed(f"mkosi: building {output} (log: {log})"):
         if verbose:
             status = subprocess.run(argv, env=environment, check=False).returncode

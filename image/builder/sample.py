@@ -22,7 +22,7 @@ def build(root: Path, workshop: Path, *, force: bool, verbose: bool) -> None:
     if not force and outputs.is_current(target, [NAME, "manifest.json"], stamp):
         say(f"sample: up to date, nothing to do ({target})")
         return
-    results = mkosi.run(
+    results = mkosi.build(
         workshop, source, "sample", [f"--extra-tree={tree}"], force=force, verbose=verbose
     )
     outputs.publish(
