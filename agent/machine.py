@@ -14,6 +14,7 @@ from typing import Protocol
 
 from agent.errors import Problem
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
+from agent.payload.manifest import Manifest
 from agent.secret import Secret
 
 Progress = Callable[[int, int], None]
@@ -182,6 +183,22 @@ class Target(Protocol):
         """Run in a chroot with /dev, /proc, /sys and /run bound, in a mount namespace of its own."""
 
 
+class Images(Protocol):
+    """Signed images on web servers."""
+
+    def manifest(self, urls: Sequence[str]) -> Manifest:
+        """Fetch, verify and read a manifest from the first mirror that has a good one.
+
+        Raises `ImageError` naming what every mirror did wrong.
+        """
+
+    def lay(self, manifest: Manifest, urls: Sequence[str], root: Path, progress: Progress) -> None:
+        """Stream the payload of a tree into the mounted file systems at `root`.
+
+        Every chunk is verified before it is used; `progress` counts bytes of the raw image.
+        """
+
+
 @dataclass(frozen=True)
 class MirrorState:
     name: str
@@ -211,6 +228,7 @@ class Machine:
     escrow: Escrow
     escrow_sink: EscrowSink
     firmware: Firmware
+    images: Images
     mounts: Mounts
     target: Target
     kernel: Kernel
