@@ -91,16 +91,19 @@ class HttpSink:
                 *(self.name, left, self._buffer.dropped),
             )
 
-    def reachable(self, plan: str = "") -> str | None:
+    def reachable(self, plan: str = "", *, escrow: bool = False) -> str | None:
         """Return why events of this plan could not be delivered now, or None. Changes nothing.
 
-        Posts an empty batch: it takes the way of the real ones, the token and TLS included.
+        Posts an empty batch: it takes the way of the real ones, the token and TLS included. With
+        `escrow` the receiver must also say that it keeps envelopes.
         """
         try:
             with self._post.session() as session:
-                self._post.send(session, b"", plan=plan)
+                answer = self._post.send(session, b"", plan=plan)
         except (RefusedError, UnavailableError) as error:
             return f"{self.name}: {error}"
+        if escrow and not answer.escrow:
+            return f'{self.name}: does not say that it keeps envelopes ("escrow": true)'
         return None
 
     def deliver(self, event: Event, timeout: float = 300) -> str:

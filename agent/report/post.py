@@ -45,6 +45,8 @@ class Answer:
 
     accepted: int | None
     acknowledged: str | None
+    escrow: bool = False
+    """Whether it says that it keeps envelopes."""
 
 
 class Post:
@@ -148,6 +150,7 @@ def _answer(body: bytes) -> Answer:
     return Answer(
         accepted if type(accepted) is int else None,
         acknowledged.lower() if isinstance(acknowledged, str) else None,
+        document.get("escrow") is True,
     )
 
 

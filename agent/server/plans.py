@@ -1,0 +1,204 @@
+"""The plans of the directory: found by id, or by the machine they are for.
+
+A plan is served byte by byte as it lies there, since its signature covers its bytes. It is parsed
+here only as far as matching needs; whether it is a good plan, the agent says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.errors import Problem
+from agent.report.event import PLAN_ID
+from agent.report.text import plain
+from agent.secret import Secret
+from agent.server.refusal import RefusalError
+
+FILE_LIMIT = 1024 * 1024
+"""Bytes of one plan."""
+COUNT_LIMIT = 10_000
+
+# Every scalar stays text: as YAML 1.1 has it, the MAC 52:54:00:12:34:56 is a number in base 60 and
+# the serial 0123 is 83.
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a machine says about itself: MACs in lower case with colons, serial, UUID."""
+
+    macs: frozenset[str]
+    serial: str
+    uuid: str
+
+    @classmethod
+    def of(cls, macs: Sequence[str], serial: str, uuid: str) -> Identity:
+        """Normalise; a MAC may have dashes and the `01-` that PXELINUX puts before it (BOOTIF)."""
+        return cls(frozenset(map(_mac, macs)), serial.strip(), uuid.strip().lower())
+
+    def __str__(self) -> str:
+        parts = [f"mac={mac}" for mac in sorted(self.macs)]
+        parts += [f"serial={self.serial}"] if self.serial else []
+        parts += [f"uuid={self.uuid}"] if self.uuid else []
+        return plain(" ".join(parts), limit=300) or "nothing"
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """One plan: its exact bytes, and what the server needs of them."""
+
+    id: str
+    path: Path
+    content: bytes
+    hostname: str
+    machine: Identity
+    tokens: tuple[Secret, ...]
+
+    def is_for(self, machine: Identity) -> bool:
+        """Return whether all that the plan says about its machine is so; it must say something."""
+        wanted = self.machine
+        if not (wanted.macs or wanted.serial or wanted.uuid):
+            return False
+        return (
+            (not wanted.macs or not wanted.macs.isdisjoint(machine.macs))
+            and wanted.serial in ("", machine.serial)
+            and wanted.uuid in ("", machine.uuid)
+        )
+
+    def admits(self, token: str) -> bool:
+        """Return whether events may be written with this token, in constant time."""
+        if not self.tokens:
+            return True
+        given = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        # All are compared, so that the time does not tell which of them came near.
+        fits = [
+            hmac.compare_digest(given, hashlib.sha256(known.value).digest())
+            for known in self.tokens
+        ]
+        return any(fits)
+
+
+class PlanStore:
+    """Reads `directory`/*.yaml anew whenever a file has changed. Safe in threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._read: dict[Path, tuple[tuple[int, int, int], PlanFile | Problem]] = {}
+
+    def all(self) -> tuple[PlanFile, ...]:
+        """Return every readable plan, by file name."""
+        return tuple(each for each in self._refreshed() if isinstance(each, PlanFile))
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return what is wrong with the files that are not served."""
+        return tuple(each for each in self._refreshed() if isinstance(each, Problem))
+
+    def find(self, plan: str) -> PlanFile | None:
+        """Return the plan with this id, or else the one whose file is called so."""
+        plans = self.all()
+        found = [each for each in plans if each.id == plan]
+        found = found or [each for each in plans if each.path.stem == plan]
+        if len(found) > 1:
+            raise RefusalError(409, _several(f"plan {plain(plan, limit=140)}", found))
+        return found[0] if found else None
+
+    def match(self, machine: Identity) -> PlanFile:
+        """Return the one plan for a machine; raise `RefusalError` 404 or 409 with the reason."""
+        plans = self.all()
+        found = [each for each in plans if each.is_for(machine)]
+        if len(found) > 1:
+            raise RefusalError(409, _several(str(machine), found))
+        if not found:
+            raise RefusalError(404, "\n".join(self._why_none(machine, len(plans))))
+        return found[0]
+
+    def _why_none(self, machine: Identity, count: int) -> Iterator[str]:
+        yield f"no plan for {machine}"
+        yield f"{count} plans are known; every key under a plan's machine: must match the query"
+        problems = self.problems()
+        for problem in problems[:10]:
+            yield f"not served: {problem}"
+        if len(problems) > 10:
+            yield f"and {len(problems) - 10} more files that are not served"
+
+    def _refreshed(self) -> list[PlanFile | Problem]:
+        with self._lock:
+            read: dict[Path, tuple[tuple[int, int, int], PlanFile | Problem]] = {}
+            for path, found in _plan_files(self._directory):
+                version = (found.st_mtime_ns, found.st_size, found.st_ino)
+                known = self._read.get(path)
+                read[path] = known if known and known[0] == version else (version, _read(path))
+            self._read = read
+            return [each for _, each in read.values()]
+
+
+def _plan_files(directory: Path) -> list[tuple[Path, os.stat_result]]:
+    files = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            # A name that begins with a dot is a file still being copied.
+            if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith("."):
+                try:
+                    files.append((Path(entry.path), entry.stat()))
+                except OSError:  # removed meanwhile, or a link to nothing
+                    continue
+    return sorted(files)[:COUNT_LIMIT]
+
+
+def _read(path: Path) -> PlanFile | Problem:
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+        if len(content) > FILE_LIMIT:
+            return Problem(path.name, f"is larger than {FILE_LIMIT} bytes")
+        document = yaml.load(content, _LOADER)  # noqa: S506  # knows no types but text
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        return Problem(path.name, plain(str(error), limit=300))
+    if not isinstance(document, dict) or not PLAN_ID.fullmatch(_text(document.get("id"))):
+        return Problem(path.name, "has no id of letters, digits, dots, dashes and underscores")
+    machine = document.get("machine")
+    machine = machine if isinstance(machine, dict) else {}
+    return PlanFile(
+        id=document["id"],
+        path=path,
+        content=content,
+        hostname=_text(document.get("hostname")),
+        machine=Identity.of(
+            _texts(machine.get("mac")), _text(machine.get("serial")), _text(machine.get("uuid"))
+        ),
+        tokens=tuple(_tokens(document.get("report"))),
+    )
+
+
+def _tokens(report: object) -> Iterator[Secret]:
+    for entry in report if isinstance(report, list) else []:
+        if isinstance(entry, dict) and entry.get("type") == "http" and _text(entry.get("token")):
+            yield Secret(entry["token"])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> list[str]:
+    return [_text(each) for each in value] if isinstance(value, list) else [_text(value)]
+
+
+def _mac(text: str) -> str:
+    mac = text.strip().lower().replace("-", ":")
+    return mac[3:] if len(mac) == 20 and mac.startswith("01:") else mac
+
+
+def _several(what: str, found: Sequence[PlanFile]) -> str:
+    names = ", ".join(f"{each.path.name} (id {each.id})" for each in found[:10])
+    return f"{what} has {len(found)} plans, there must be one: {names}"
