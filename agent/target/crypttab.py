@@ -1,4 +1,4 @@
-"""Make /etc/crypttab: an auditor looks for every encrypted volume in it, systemd for its options."""
+"""Make /etc/crypttab: auditors look for every encrypted volume in it, systemd for its options."""
 
 from __future__ import annotations
 

@@ -1,0 +1,153 @@
+"""Choose how an image builds its initrd and how it boots, by what is in it; refuse it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from agent.errors import Problem, StepError
+from agent.machine import Target
+from agent.payload.contents import Kernel
+from agent.target.contents import Contents
+from agent.target.dracut import Dracut
+from agent.target.needs import Needs
+from agent.target.os_release import OsRelease
+from agent.target.package import Piece
+from agent.target.systemd_boot import Copy, Host, Start, SystemdBoot
+from agent.target.tree import TargetFile, Tree
+
+
+class InitrdBuilder(Protocol):
+    @property
+    def name(self) -> str: ...
+    def pieces(self, needs: Needs) -> Iterator[Piece]:
+        """Yield what the image must have for it."""
+
+    def settings(self, needs: Needs) -> TargetFile:
+        """Return the configuration by which the installed system builds later ones alike."""
+
+    def path(self, version: str, os: OsRelease) -> str:
+        """Return where the initrd of a kernel lies in the installed system."""
+
+    def build(self, target: Target, root: Path, version: str, path: str) -> None: ...
+
+
+class BootLoader(Protocol):
+    @property
+    def name(self) -> str: ...
+    def pieces(self, needs: Needs) -> Iterator[Piece]: ...
+    @property
+    def configuration(self) -> tuple[str, bytes]:
+        """The loader's own settings: path on the ESP and content."""
+
+    def start(self, tree: Tree, host: Host, kernel: Kernel, initrd: str) -> Start:
+        """Return what starts one kernel."""
+
+    def settings(self, tree: Tree, host: Host, esp: str) -> tuple[TargetFile, ...]:
+        """Return the configuration by which the installed system adds later kernels alike."""
+
+    def loaders(self, tree: Tree) -> tuple[Copy, ...]:
+        """Return the EFI programs; the first is what a firmware entry names."""
+
+
+def initrd_builder(contents: Contents) -> InitrdBuilder | None:
+    """Return what builds initrds in this image, None where it has nothing that is supported."""
+    return Dracut() if contents.has("dracut") else None
+
+
+def boot_loader(contents: Contents) -> BootLoader:
+    """Return what starts this image, or raise `StepError`."""
+    if contents.has("systemd-boot"):
+        return SystemdBoot()
+    raise StepError("the image has no boot loader that is supported: systemd-boot")
+
+
+def problems(
+    image: str, contents: Contents, os: OsRelease, needs: Needs, architecture: str
+) -> Iterator[Problem]:
+    """Yield every reason why the image cannot work on this layout; `image` is its name.
+
+    `architecture` is this machine's, as `uname -m` says it.
+    """
+    if not contents.kernels():
+        package = f"linux-image-{_DEBIAN.get(architecture, architecture)}"
+        yield Problem(
+            "image.manifest",
+            f"{image} has no kernel: build it with the package "
+            f"{package if os.debian else 'kernel-core'}",
+        )
+    yield from _initrd_problems(image, contents, os, needs)
+    yield from _loader_problems(image, contents, os, needs)
+    for piece in _pieces(needs):
+        problem = piece.problem(image, contents, debian=os.debian)
+        if problem:
+            yield problem
+
+
+_DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def _initrd_problems(
+    image: str, contents: Contents, os: OsRelease, needs: Needs
+) -> Iterator[Problem]:
+    builder = initrd_builder(contents)
+    if builder is not None:
+        found = (
+            piece.problem(image, contents, debian=os.debian) for piece in builder.pieces(needs)
+        )
+        yield from (problem for problem in found if problem)
+    elif contents.has("update-initramfs"):
+        yield Problem(
+            "image.manifest",
+            f"{image} builds its initrd with initramfs-tools, which is not supported yet: build "
+            "it with the packages dracut and clevis-dracut instead",
+        )
+    elif any(kernel.initrd is None for kernel in contents.kernels()):
+        yield Problem(
+            "image.manifest",
+            f"{image} has a kernel without an initrd, and no dracut to build one: build it with "
+            "the package dracut",
+        )
+
+
+def _loader_problems(
+    image: str, contents: Contents, os: OsRelease, needs: Needs
+) -> Iterator[Problem]:
+    loader = SystemdBoot()
+    found = [piece.problem(image, contents, debian=os.debian) for piece in loader.pieces(needs)]
+    problem = next((problem for problem in found if problem), None)
+    if problem is None:
+        return
+    grub = ("grub-signed", "grub-modules", "grub-install", "grub2-install")
+    if any(contents.has(word) for word in grub):
+        package = "systemd-boot-efi" if os.debian else "systemd-boot-unsigned"
+        problem = Problem(
+            "image.manifest",
+            f"{image} boots with GRUB, which is not supported yet: build it with the package "
+            f"{package} as well",
+        )
+    yield problem
+
+
+def _pieces(needs: Needs) -> Iterator[Piece]:
+    yield Piece("systemd", "runs it", "systemd-sysv", "systemd")
+    yield Piece("systemd-networkd", "carries out configure.network", "systemd", "systemd-networkd")
+    yield Piece("lvm", "holds its volumes", "lvm2", "lvm2")
+    if needs.mirror:
+        yield Piece("mdadm", "assembles the mirror of disks.count 2", "mdadm", "mdadm")
+    if needs.encryption:
+        yield Piece("cryptsetup", "opens the encrypted root", "cryptsetup-bin", "cryptsetup")
+        yield Piece(
+            "systemd-cryptsetup", "opens the encrypted root", "systemd-cryptsetup", "systemd-udev"
+        )
+    if needs.tang or needs.tpm2:
+        yield Piece("clevis", "unlocks without a person", "clevis", "clevis")
+        yield Piece("clevis-luks-bind", "seals at the first boot", "clevis-luks", "clevis-luks")
+        yield Piece("clevis-askpass", "unlocks at boot", "clevis-systemd", "clevis-systemd")
+        yield Piece("clevis-decrypt-sss", "unlocks at boot", "clevis", "clevis")
+    if needs.tang:
+        yield Piece("clevis-decrypt-tang", "asks Tang at boot", "clevis", "clevis")
+    if needs.tpm2:
+        yield Piece("clevis-decrypt-tpm2", "asks the TPM at boot", "clevis-tpm2", "clevis-pin-tpm2")
+        yield Piece("tpm2_unseal", "asks the TPM at boot", "tpm2-tools", "tpm2-tools")

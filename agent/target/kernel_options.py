@@ -1,0 +1,49 @@
+"""Make the kernel command line of the installed system: how to find / and what opens it.
+
+Everything host-specific is on it and not in the initrd, so that an image's generic initrd serves
+every host (dracut.cmdline(7), systemd-cryptsetup-generator(8), kernel-command-line(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+from agent.layout.model import Layout, Role
+from agent.target import crypttab
+
+# dracut forces a one-legged array only after two thirds of this, by default after the 90 s in which
+# systemd gives up on the disk. It counts rounds of half a second and more, not seconds, and stops
+# counting while a passphrase is asked for (dracut-initqueue).
+DEGRADED_AFTER = 20
+
+# Separate volumes without which the initrd cannot start the system (dracut, module usrmount).
+IN_INITRD = ("/", "/usr")
+
+
+def kernel_options(
+    layout: Layout, machine_id: UUID, network: Sequence[str], extra: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the options in their order; the plan's own (`extra`) come last, where they win.
+
+    `network` is what `initrd_network` makes, and empty where nothing in the initrd needs it.
+    `fips=1` is never added: it promises validated modules, which no installer can know an image to
+    have, and without dracut's fips module the machine would not boot. The plan may ask for it.
+    """
+    return (*_root(layout), *network, f"systemd.machine_id={machine_id.hex}", *extra)
+
+
+def _root(layout: Layout) -> Iterator[str]:
+    yield f"root={layout.root.device}"
+    yield "ro"
+    if layout.luks is not None:
+        yield f"rd.luks.name={layout.luks.uuid}={layout.luks.mapping}"
+        options = crypttab.options_of(layout)
+        if options:
+            yield f"rd.luks.options={','.join(options)}"
+    if layout.mirrored:
+        yield f"rd.md.uuid={layout.array(Role.ROOT).mdadm_uuid}"
+        yield f"rd.retry={DEGRADED_AFTER}"
+    for volume in layout.group.volumes:
+        if volume.filesystem.mount in IN_INITRD:
+            yield f"rd.lvm.lv={layout.group.name}/{volume.name}"

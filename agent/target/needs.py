@@ -1,0 +1,30 @@
+"""What the resolved plan needs of the installed system: the questions every family is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.layout.model import Layout
+from agent.plan.unlock import Policy
+
+
+@dataclass(frozen=True)
+class Needs:
+    """`kind` is the file system of /, which the initrd mounts."""
+
+    mirror: bool
+    encryption: bool
+    tang: bool
+    tpm2: bool
+    kind: str
+
+    @classmethod
+    def of(cls, layout: Layout, policy: Policy | None) -> Needs:
+        """Return the needs of a layout that is opened by `policy`, None without encryption."""
+        return cls(
+            mirror=layout.mirrored,
+            encryption=layout.luks is not None,
+            tang=policy is not None and policy.tang > 0,
+            tpm2=policy is not None and policy.tpm2,
+            kind=layout.root.kind,
+        )

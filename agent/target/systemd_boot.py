@@ -1,0 +1,120 @@
+"""systemd-boot with Boot Loader Specification entries (type 1) on each ESP.
+
+It reads FAT only, so kernel and initrd lie on the ESPs; kernel-install(8) keeps them there when the
+installed system changes its kernel.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from uuid import UUID
+
+from agent.errors import StepError
+from agent.payload.contents import Kernel
+from agent.target.contents import SYSTEMD_BOOT
+from agent.target.needs import Needs
+from agent.target.os_release import OsRelease
+from agent.target.package import Piece
+from agent.target.tree import TargetFile, Tree
+
+# editor no: otherwise anyone at the console adds init=/bin/sh to the command line.
+LOADER_CONF = ("loader/loader.conf", b"timeout 1\neditor no\nconsole-mode keep\n")
+# Debian's plugin that hands kernel-install the initrd that a package hook has built already.
+_DEBIAN_INITRD = "/usr/lib/kernel/install.d/55-initrd.install"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file of the tree and where it goes on the ESP."""
+
+    source: str
+    destination: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the entries of one machine have in common; `options` is its kernel command line."""
+
+    os: OsRelease
+    machine_id: UUID
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """One boot entry: its path on the ESP, its text, and the two files it names."""
+
+    entry: str
+    text: bytes
+    kernel: Copy
+    initrd: Copy
+
+
+@dataclass(frozen=True)
+class SystemdBoot:
+    name: str = "systemd-boot"
+    configuration: tuple[str, bytes] = LOADER_CONF
+
+    def pieces(self, needs: Needs) -> Iterator[Piece]:
+        del needs
+        yield Piece(
+            "systemd-boot", "starts it from each disk", "systemd-boot-efi", "systemd-boot-unsigned"
+        )
+
+    def start(self, tree: Tree, host: Host, kernel: Kernel, initrd: str) -> Start:
+        """Return what starts one kernel: the type 1 entry (Boot Loader Specification) and its files.
+
+        The names are those that kernel-install(8) would choose, so that it replaces and removes
+        what it finds here and leaves nothing behind.
+        """
+        directory = f"{host.machine_id.hex}/{kernel.version}"
+        name = PurePosixPath(initrd).name if tree.exists(_DEBIAN_INITRD) else "initrd"
+        fields = (
+            ("title", host.os.title),
+            ("version", kernel.version),
+            ("machine-id", host.machine_id.hex),
+            ("sort-key", host.os.id),
+            ("options", " ".join(host.options)),
+            ("linux", f"/{directory}/linux"),
+            ("initrd", f"/{directory}/{name}"),
+        )
+        return Start(
+            entry=f"loader/entries/{host.machine_id.hex}-{kernel.version}.conf",
+            text="".join(f"{key:<10} {value}\n" for key, value in fields).encode(),
+            kernel=Copy(kernel.image, f"{directory}/linux"),
+            initrd=Copy(initrd, f"{directory}/{name}"),
+        )
+
+    def settings(self, tree: Tree, host: Host, esp: str) -> tuple[TargetFile, ...]:
+        """Return what kernel-install(8) reads: it must write entries like ours, to the same place.
+
+        Where a plugin hands over an initrd that is there already, none is built a second time: the
+        entry would name both.
+        """
+        lines = ["layout=bls", f"BOOT_ROOT={esp}"]
+        if tree.exists(_DEBIAN_INITRD):
+            lines.append("initrd_generator=none")
+        return (
+            TargetFile.text("/etc/kernel/cmdline", " ".join(host.options) + "\n"),
+            TargetFile.text("/etc/kernel/entry-token", f"{host.machine_id.hex}\n"),
+            TargetFile.text("/etc/kernel/install.conf", "\n".join(lines) + "\n"),
+        )
+
+    def loaders(self, tree: Tree) -> tuple[Copy, ...]:
+        """Return the EFI programs that make an ESP bootable: its own name and the fallback's.
+
+        A signed one is preferred, as bootctl(1) does. The fallback starts a disk that is put into
+        another machine, or whose boot entry the firmware has lost (UEFI 2.10 §3.5.1.1).
+        """
+        for name in sorted(tree.names(SYSTEMD_BOOT), key=lambda name: not name.endswith(".signed")):
+            match = re.fullmatch(r"(systemd-boot(\w+)\.efi)(?:\.signed)?", name)
+            if match:
+                source = f"{SYSTEMD_BOOT}/{name}"
+                return (
+                    Copy(source, f"EFI/systemd/{match[1]}"),
+                    Copy(source, f"EFI/BOOT/BOOT{match[2].upper()}.EFI"),
+                )
+        raise StepError(f"{SYSTEMD_BOOT}: the image has no systemd-boot there")
