@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -21,7 +21,8 @@ from agent.report.event import Event, State
 from agent.report.summary import Tone, summary
 from agent.report.text import amount, duration, plain, plain_lines
 
-BAR = 20
+WIDE = 100
+"""Columns from which there is room for a long bar."""
 FASTEST = 0.2
 SLOWEST = 2.0
 SHARE_OF_TIME = 25
@@ -126,21 +127,21 @@ class LiveConsole:
 
     def _line(self, line: Line) -> Text:
         ok, busy, bad, full, empty = self._glyphs
+        wide = self._console.width >= WIDE
+        bar = 20 if wide else 10
         glyph = {State.FINISHED: ok, State.FAILED: bad}.get(line.state or State.STARTED, busy)
         seconds = self._clock() - self._step_began if line.seconds is None else line.seconds
-        figures = _figures(line)
-        width = max(10, self._console.width - 4 - BAR - 2 - len(figures) - 2 - 13)
+        figures = _figures(line, wide) + f"{duration(seconds):>{13 if wide else 12}}"
+        if line.done is None:
+            figures, bar = f"{duration(seconds):>12}", 0
+        # One column stays free: a terminal that wraps at the last one would scroll.
+        title = max(10, self._console.width - 1 - 2 - bar - 2 - cell_len(figures))
         text = Text(f"{glyph} ", style=_tone(line.state), no_wrap=True, overflow="crop")
-        text.append(set_cell_size(plain(line.title, limit=200), width), style="default")
-        text.append("  ")
-        share = line.share
-        if share is None:
-            text.append(" " * BAR)
-        else:
-            filled = round(share * BAR)
-            text.append(full * filled, style="green" if line.state is State.FINISHED else "cyan")
-            text.append(empty * (BAR - filled), style="dim")
-        text.append(f"  {figures}{duration(seconds):>12}", style="default")
+        text.append(set_cell_size(plain(line.title, limit=200), title), style="default")
+        filled = round((line.share or 0.0) * bar)
+        text.append(" " + full * filled, style="green" if line.state is State.FINISHED else "cyan")
+        text.append((empty if line.share is not None else " ") * (bar - filled) + " ", style="dim")
+        text.append(figures, style="default")
         return text
 
     def _measure(self) -> None:
@@ -153,16 +154,15 @@ class LiveConsole:
         self._console.size = (width or 80, height or 25)
 
 
-def _figures(line: Line) -> str:
-    """Return percentage, rate and time left in fixed columns; empty where a step has none."""
-    if line.done is None:
-        return ""
-    percent = f"{line.share:4.0%}" if line.share is not None else amount(line.done, line.unit)
+def _figures(line: Line, wide: bool) -> str:
+    """Return percentage, rate and time left, in columns that do not jump."""
+    known = line.share is not None
+    percent = f"{line.share:4.0%}" if known else f"{amount(line.done or 0, line.unit):>10}"
     rate = f"{amount(line.rate, line.unit)}/s" if line.rate and line.unit == "bytes" else ""
     left = ""
     if line.state is State.PROGRESS and line.left is not None:
-        left = f"{duration(line.left)} left"
-    return f"{percent} {rate:>12} {left:>16}"
+        left = f"{duration(line.left)} left" if wide else f"~{duration(line.left)}"
+    return f"{percent} {rate:>11} {left:>{16 if wide else 12}}"
 
 
 def _tone(state: State | None) -> str:

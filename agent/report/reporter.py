@@ -173,30 +173,29 @@ class Reporter:
             self._next_progress = now + PROGRESS_INTERVAL
             self._emit(current.name, State.PROGRESS, figures=current.pace.figures(now))
 
-    def escrow(
-        self, envelope: bytes, about: Mapping[str, object], timeout: float = 300
-    ) -> dict[str, Json]:
-        """Hand a CMS envelope (DER) to every sink that keeps envelopes; return who acknowledged.
+    def deliver(self, envelope: bytes, meta: Mapping[str, object], timeout: float = 300) -> str:
+        """Hand a CMS envelope (DER) to every sink that keeps envelopes; return its sha256 in hex.
 
-        Waits up to `timeout` seconds for each. Raises `StepError` with every sink's reason unless
-        at least one acknowledged the envelope's sha256. Other sinks see it as an event.
+        `meta` says which machine and volume it is for. Waits up to `timeout` seconds for each sink
+        and raises `StepError` with every sink's reason unless at least one acknowledged just this
+        envelope. Other sinks see it as an event.
         """
-        evidence = envelope_evidence(envelope, about)
+        evidence = envelope_evidence(envelope, meta)
         event = self._emit(ESCROW_STEP, State.PROGRESS, "recovery key envelope", evidence)
-        acknowledged: list[Json] = []
         reasons: list[str] = []
+        digests: list[str] = []
         for sink in list(self._sinks):
             if not isinstance(sink, EscrowSink):
                 continue
             try:
-                sink.deliver(event, timeout)
-                acknowledged.append(sink.name)
+                digests.append(sink.deliver(event, timeout))
+                log.info("escrow: %s acknowledged %s", sink.name, digests[-1])
             except StepError as error:
                 log.warning("%s", error)
                 reasons.append(str(error))
-        if not acknowledged:
+        if not digests:
             raise StepError("; ".join(reasons) or "escrow: no report sink keeps envelopes")
-        return {"sha256": event.evidence["sha256"], "acknowledged": acknowledged}
+        return digests[0]
 
     def final(
         self, report: Mapping[str, object], *, error: str = "", advice: Sequence[str] = ()

@@ -8,7 +8,7 @@ from enum import StrEnum
 from agent.report.checklist import Checklist
 from agent.report.event import Event, State
 from agent.report.evidence import Json
-from agent.report.text import duration, plain, plain_lines
+from agent.report.text import amount, duration, plain, plain_lines
 
 REPORT_LINES = 60
 LOG_LINES = 25
@@ -95,7 +95,12 @@ def _flat(value: Json, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         yield path, ", ".join(_leaf(item) for item in value)
     elif path:
-        yield path, _leaf(value)
+        yield path, _size(value) if path.endswith("size") else _leaf(value)
+
+
+def _size(value: Json) -> str:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return f"{_leaf(value)} ({amount(float(str(value)), 'bytes')})" if number else _leaf(value)
 
 
 def _leaf(value: Json) -> str:

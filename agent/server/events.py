@@ -67,7 +67,7 @@ class EventStore:
         plan = events[0].plan
         if not plan or any(event.plan != plan for event in events):
             raise RefusalError(400, "plan: must be given, and one for all events of a batch")
-        known = self._authorize(plan, token)
+        file = self._authorize(plan, token)
         answer: Answer = {"accepted": max(event.seq for event in events)}
         try:
             if any("envelope" in event.evidence for event in events):
@@ -75,7 +75,8 @@ class EventStore:
                     raise RefusalError(400, "evidence.envelope: must come in a batch of its own")
                 answer["acknowledged"] = self._keep(events[0])
                 events = [_without_envelope(events[0])]
-            self._created(plan, known=known).append(events, self._clock())
+            target = self._created(file.id if file else plan, known=file is not None)
+            target.append(events, self._clock())
         except OSError as error:
             # 5xx: the agent keeps its events and asks again.
             raise RefusalError(507, f"cannot be stored: {error.strerror or error}") from error
@@ -100,13 +101,13 @@ class EventStore:
             if path.stem not in plans and (found := self.log_of(path.stem)):
                 yield Row(path.stem, None, found)
 
-    def _authorize(self, plan: str, token: str) -> bool:
-        """Return whether the plan is one of ours; raise 401 unless the token fits."""
+    def _authorize(self, plan: str, token: str) -> PlanFile | None:
+        """Return the plan if it is one of ours; raise 401 unless the token fits."""
         file = self._plans.find(plan) if PLAN_ID.fullmatch(plan) else None
         if file and not file.admits(token):
             what = "the token is not this plan's" if token else "needs its bearer token"
             raise RefusalError(401, f"plan {plan}: {what}")
-        return file is not None
+        return file
 
     def _created(self, plan: str, *, known: bool) -> EventLog:
         """Return the plan's log, an empty one if there is none yet."""

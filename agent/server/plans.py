@@ -106,7 +106,8 @@ class PlanStore:
     def find(self, plan: str) -> PlanFile | None:
         """Return the plan with this id, or else the one whose file is called so."""
         plans = self.all()
-        found = [each for each in plans if each.id == plan]
+        # The agent writes a UUID in lower case, whatever the plan's author did.
+        found = [each for each in plans if each.id == plan.lower()]
         found = found or [each for each in plans if each.path.stem == plan]
         if len(found) > 1:
             raise RefusalError(409, _several(f"plan {plain(plan, limit=140)}", found))
@@ -169,7 +170,7 @@ def _read(path: Path) -> PlanFile | Problem:
     machine = document.get("machine")
     machine = machine if isinstance(machine, dict) else {}
     return PlanFile(
-        id=document["id"],
+        id=document["id"].lower(),
         path=path,
         content=content,
         hostname=_text(document.get("hostname")),
