@@ -75,7 +75,10 @@ class File(Part):
     def permissions(self) -> int:
         return int(self.mode, 8)
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._path(),)
+
+    def _path(self) -> Iterator[Fault]:
         if self.path in OUR_FILES:
             yield Fault(("path",), f"{self.path} is written by the installation itself")
         if self.path == "/" or "/" + self.path.split("/")[1] in VIRTUAL:
@@ -117,10 +120,15 @@ class Configure(Part):
         (), description="added to the kernel command line of the installed system"
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._network(), self._files()
+
+    def _network(self) -> Iterator[Fault]:
         for path, message in network_faults(self.network):
             yield Fault(("network", *path), message)
+
+    def _files(self) -> Iterator[Fault]:
         paths = [file.path for file in self.files]
-        for number, path_ in enumerate(paths):
-            if path_ in paths[:number]:
-                yield Fault(("files", number, "path"), f"{path_} is there twice")
+        for number, path in enumerate(paths):
+            if path in paths[:number]:
+                yield Fault(("files", number, "path"), f"{path} is there twice")

@@ -44,7 +44,10 @@ class Where(Part):
         (), description="device paths; links below /dev/disk/by-path are the ones that last"
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._paths(),)
+
+    def _paths(self) -> Iterator[Fault]:
         for number, path in enumerate(self.path):
             if not path.startswith("/dev/"):
                 yield Fault(("path", number), f'"{path}" is not below /dev')
@@ -70,7 +73,10 @@ class Disks(Part):
         "any takes whatever matches",
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._enough_are_named(),)
+
+    def _enough_are_named(self) -> Iterator[Fault]:
         for key in ("serial", "wwn", "path"):
             named = getattr(self.where, key)
             if named and len(set(named)) < self.count:

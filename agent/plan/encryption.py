@@ -54,7 +54,10 @@ class Tang(Part):
         "need not be reachable during the installation",
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._trust(),)
+
+    def _trust(self) -> Iterator[Fault]:
         if self.thumbprint is None and self.advertisement is None:
             yield Fault((), WHY_TRUST)
         if (
@@ -82,7 +85,10 @@ class Tpm2(Part):
         "installed system measure the same",
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._registers(), self._sealed_now()
+
+    def _registers(self) -> Iterator[Fault]:
         if not self.pcrs:
             yield Fault(("pcrs",), "is empty: 7 is the register of Secure Boot's state")
         for number, pcr in enumerate(self.pcrs):
@@ -92,7 +98,10 @@ class Tpm2(Part):
                 yield Fault(("pcrs", number), f"{pcr} can be reset by any program: take 7")
             elif pcr in self.pcrs[:number]:
                 yield Fault(("pcrs", number), f"{pcr} is there twice")
-            elif self.seal == "now" and pcr in DIFFER_AFTER_INSTALL:
+
+    def _sealed_now(self) -> Iterator[Fault]:
+        for number, pcr in enumerate(self.pcrs):
+            if self.seal == "now" and pcr in DIFFER_AFTER_INSTALL:
                 yield Fault(
                     ("pcrs", number),
                     f"{pcr} holds the live image's own start, which the installed system never "
@@ -123,7 +132,10 @@ class Encryption(Part):
     )
     recovery: Recovery = Field(description="the recovery key that every installation has")
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._tang_answers(), self._tpm2_is_used(), self._servers_differ()
+
+    def _tang_answers(self) -> Iterator[Fault]:
         policy, servers = self.unlock, len(self.tang)
         if policy.tang and not servers:
             yield Fault(("tang",), f'is missing: unlock is "{policy}", so name at least one server')
@@ -139,8 +151,12 @@ class Encryption(Part):
             )
         if servers and not policy.tang:
             yield Fault(("tang",), f'is never used: unlock is "{policy}"')
-        if not policy.tpm2 and "tpm2" in self.model_fields_set:
-            yield Fault(("tpm2",), f'is never used: unlock is "{policy}"')
+
+    def _tpm2_is_used(self) -> Iterator[Fault]:
+        if not self.unlock.tpm2 and "tpm2" in self.model_fields_set:
+            yield Fault(("tpm2",), f'is never used: unlock is "{self.unlock}"')
+
+    def _servers_differ(self) -> Iterator[Fault]:
         urls = [server.url for server in self.tang]
         for number, url in enumerate(urls):
             if url in urls[:number]:

@@ -44,9 +44,14 @@ class Identity(Part):
     serial: Word | None = Field(None, description="serial number of the system, as DMI has it")
     uuid: Uuid | None = Field(None, description="UUID of the system, as DMI has it")
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._names_one(), self._placeholders()
+
+    def _names_one(self) -> Iterator[Fault]:
         if self.mac is None and self.serial is None and self.uuid is None:
             yield Fault((), "names no machine: give mac, serial or uuid, or several of them")
+
+    def _placeholders(self) -> Iterator[Fault]:
         if self.serial is not None and self.serial.lower() in PLACEHOLDER_SERIALS:
             yield Fault(
                 ("serial",), f'"{self.serial}" is a placeholder that many boards share: use the mac'

@@ -21,7 +21,10 @@ class Image(Part):
         description="where the manifest lies; several addresses are mirrors, tried in this order"
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._mirrors_differ(),)
+
+    def _mirrors_differ(self) -> Iterator[Fault]:
         for number, url in enumerate(self.manifest):
             if url in self.manifest[:number]:
                 yield Fault(("manifest", number), f"{url} is there twice")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from agent.plan.configure import Configure
 from agent.plan.disks import Disks
 from agent.plan.encryption import Encryption
 from agent.plan.identity import Identity
 from agent.plan.image import Image
-from agent.plan.part import Fault, Part, one_of
+from agent.plan.part import Fault, Part, one_of, shown
+from agent.plan.preset import load_preset
 from agent.plan.report import HttpReport
 from agent.plan.storage import Storage
 from agent.plan.text import HostName, Time, Uuid
@@ -20,12 +21,21 @@ from agent.plan.text import HostName, Time, Uuid
 Finish = Literal["reboot", "poweroff", "stay"]
 
 
+def known_version(value: object) -> object:
+    """Return the version of a plan's form that this program reads."""
+    if type(value) is int and value == 1:
+        return value
+    raise ValueError(f"{shown(value)} is not a version that is known: this program reads 1")
+
+
 class Plan(Part):
     """One install order for one machine; carried out there once and nowhere else."""
 
     later: ClassVar[frozenset[str]] = frozenset({"overlays", "not_before", "challenge", "base"})
 
-    version: Annotated[Literal[1], one_of((1,))] = Field(description="version of the plan's form")
+    version: Annotated[Literal[1], BeforeValidator(known_version)] = Field(
+        description="version of the plan's form"
+    )
     id: Uuid = Field(
         description="names the order; the same id is never carried out twice on a machine"
     )
@@ -46,7 +56,19 @@ class Plan(Part):
         "reboot", description="what happens when everything is proven"
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._new_volumes(), self._escrow_is_acknowledged()
+
+    def _new_volumes(self) -> Iterator[Fault]:
+        preset = load_preset(self.storage.preset)
+        for number, volume in enumerate(self.storage.volumes):
+            if volume.size is None and not volume.grow and preset.volume(volume.mount) is None:
+                yield Fault(
+                    ("storage", "volumes", number),
+                    f"{volume.mount} is not a volume of {preset.name}: give size or grow",
+                )
+
+    def _escrow_is_acknowledged(self) -> Iterator[Fault]:
         if self.encryption is not None and not self.report:
             yield Fault(
                 ("report",),

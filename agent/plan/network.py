@@ -65,15 +65,22 @@ class Interface(Part):
     )
     dns: tuple[IpAddress, ...] = Field((), description="name servers")
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._is_used(), self._is_one_interface(), self._gateways()
+
+    def _is_used(self) -> Iterator[Fault]:
         if self.dhcp == "no" and not self.addresses:
             yield Fault((), "has neither dhcp nor addresses: give dhcp: yes or addresses")
+
+    def _is_one_interface(self) -> Iterator[Fault]:
         if self.match.everything and self.addresses:
             yield Fault(
                 ("match",), "is missing: addresses belong to one interface, give mac or name"
             )
         if self.match.mac and self.match.name:
             yield Fault(("match",), "has mac and name: one of them says which interface is meant")
+
+    def _gateways(self) -> Iterator[Fault]:
         families: set[int] = set()
         for number, gateway in enumerate(self.gateway):
             if gateway.version in families:

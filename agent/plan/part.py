@@ -7,7 +7,8 @@ path and the line are added by `agent.plan.problem`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -35,13 +36,16 @@ class Part(BaseModel):
     # Keys of a later version: refused by name, so that an operator knows the spelling was right.
     later: ClassVar[frozenset[str]] = frozenset()
 
-    def faults(self) -> Iterator[Fault]:
-        """Yield what is wrong between fields that are each right."""
-        return iter(())
+    def checks(self) -> Iterable[Iterable[Fault]]:
+        """Return what is wrong between fields that are each right, as lazy groups.
+
+        Each group reads few fields, so that the others still speak when a field is wrong.
+        """
+        return ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        faults = tuple(self.faults())
+        faults = tuple(itertools.chain.from_iterable(self.checks()))
         if faults:
             text = "; ".join(fault.message for fault in faults)
             raise PydanticCustomError("faults", "{text}", {"text": text, "faults": faults})

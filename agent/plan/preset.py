@@ -15,8 +15,7 @@ from pydantic import Field, StrictBool, StrictStr
 
 from agent.plan.part import Fault, Part
 from agent.plan.size import Bytes
-from agent.plan.storage import PRESETS, FileSystem, Option, PresetName
-from agent.plan.text import AbsolutePath
+from agent.plan.storage import PRESETS, FileSystem, MountPoint, Option, PresetName
 
 Rule = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")]
 Rules = tuple[Rule, ...]
@@ -33,7 +32,7 @@ class Least(Part):
 class PresetVolume(Part):
     """A volume; where it grows, `size` is what it has at least."""
 
-    mount: AbsolutePath
+    mount: MountPoint
     size: Bytes
     grow: StrictBool = False
     filesystem: FileSystem | None = None
@@ -45,14 +44,14 @@ class PresetVolume(Part):
 class PresetMount(Part):
     """A tmpfs."""
 
-    mount: AbsolutePath
+    mount: MountPoint
     options: Options = Field(default_factory=dict)
 
 
 class PresetPartition(Part):
     """/boot or the ESP."""
 
-    mount: AbsolutePath
+    mount: MountPoint
     size: Bytes
     filesystem: Literal["ext4", "xfs", "vfat"]
     options: Options = Field(default_factory=dict)
@@ -70,7 +69,10 @@ class Preset(Part):
     boot: PresetPartition
     esp: PresetPartition
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._one_grows(),)
+
+    def _one_grows(self) -> Iterator[Fault]:
         if sum(volume.grow for volume in self.volumes) > 1:
             yield Fault(("volumes",), "more than one volume grows")
 

@@ -9,8 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, StrictBool, StrictStr
 
 from agent.plan.part import NOT_YET, Fault, Part, one_of, shown
-from agent.plan.size import MiB, Size, render
-from agent.plan.text import AbsolutePath
+from agent.plan.size import MiB, Percent, Size, render
 
 PresetName = Literal["plain", "stig-rhel9"]
 PRESETS = ("plain", "stig-rhel9")
@@ -29,10 +28,19 @@ _FILE_SYSTEM = one_of(("xfs", "ext4"), later=("btrfs", "vfat", "swap"))
 SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB}
 
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")
+_MOUNT = re.compile(r"/|(?:/[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]{0,63}){1,8}")
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
 # Mount points that are not the plan's to give: partitions, and what the kernel provides.
 PARTITIONS = ("/boot", "/boot/efi", "/efi")
+ON_ROOT = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")
 VIRTUAL = ("/dev", "/proc", "/run", "/sys")
+
+
+def parse_mount(text: str) -> str:
+    """Return a mount point; only characters that fstab and LVM take without escapes."""
+    if not _MOUNT.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a mount point such as /var/log")
+    return text
 
 
 def parse_option(text: str) -> str:
@@ -50,6 +58,7 @@ def parse_volume_group(text: str) -> str:
     return text
 
 
+MountPoint = Annotated[StrictStr, AfterValidator(parse_mount)]
 Option = Annotated[StrictStr, AfterValidator(parse_option)]
 
 
@@ -60,7 +69,7 @@ class Volume(Part):
         {"min", "max", "weight", "label", "raid", "absent", "disks"}
     )
 
-    mount: AbsolutePath = Field(description="where it is mounted")
+    mount: MountPoint = Field(description="where it is mounted")
     size: Size | None = Field(
         None, description="bytes, or a share of the space that all volumes have together"
     )
@@ -74,17 +83,23 @@ class Volume(Part):
         None, description="mount options, instead of all that the preset gives it"
     )
 
-    def faults(self) -> Iterator[Fault]:
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._place(), self._one_size(), self._options_agree()
+
+    def _place(self) -> Iterator[Fault]:
         if self.mount in PARTITIONS:
-            yield Fault(("mount",), f"{self.mount} is a partition: changing its size {NOT_YET}")
+            yield Fault(("mount",), f"{self.mount} is a partition: changing it {NOT_YET}")
+        if self.mount in ON_ROOT:
+            yield Fault(("mount",), f"{self.mount} belongs on /, which boots with it")
         top = "/" + self.mount.split("/")[1]
         if top in VIRTUAL:
             yield Fault(("mount",), f"{self.mount} lies on {top}, which the kernel provides")
+
+    def _one_size(self) -> Iterator[Fault]:
         if self.size is not None and self.grow:
             yield Fault(("grow",), "the volume has a size too: give one of the two")
-        yield from self._option_faults()
 
-    def _option_faults(self) -> Iterator[Fault]:
+    def _options_agree(self) -> Iterator[Fault]:
         seen: set[str] = set()
         for number, option in enumerate(self.options or ()):
             opposite = option[2:] if option.startswith("no") else f"no{option}"
@@ -113,17 +128,32 @@ class Storage(Part):
         "vg0", description="name of the LVM volume group"
     )
 
-    def faults(self) -> Iterator[Fault]:
-        mounts: set[str] = set()
-        grows: str | None = None
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return self._mounts_differ(), self._one_grows(), self._shares(), self._large_enough()
+
+    def _mounts_differ(self) -> Iterator[Fault]:
+        mounts = [volume.mount for volume in self.volumes]
+        for number, mount in enumerate(mounts):
+            if mount in mounts[:number]:
+                yield Fault(("volumes", number, "mount"), f"{mount} is there twice")
+
+    def _one_grows(self) -> Iterator[Fault]:
+        growing = [
+            (number, volume.mount) for number, volume in enumerate(self.volumes) if volume.grow
+        ]
+        for number, _ in growing[1:]:
+            message = f"{growing[0][1]} grows already, and one volume may"
+            yield Fault(("volumes", number, "grow"), message)
+
+    def _shares(self) -> Iterator[Fault]:
+        total = sum(
+            volume.size.points for volume in self.volumes if isinstance(volume.size, Percent)
+        )
+        if total > 100:
+            yield Fault(("volumes",), f"the shares add up to {total}%, there are 100%")
+
+    def _large_enough(self) -> Iterator[Fault]:
         for number, volume in enumerate(self.volumes):
-            if volume.mount in mounts:
-                yield Fault(("volumes", number, "mount"), f"{volume.mount} is there twice")
-            mounts.add(volume.mount)
-            if volume.grow and grows is not None:
-                yield Fault(("volumes", number, "grow"), f"{grows} grows already: only one may")
-            if volume.grow:
-                grows = volume.mount
             smallest = SMALLEST[volume.filesystem or self.filesystem]
             if isinstance(volume.size, int) and volume.size < smallest:
                 yield Fault(

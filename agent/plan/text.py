@@ -112,11 +112,15 @@ def parse_time(text: str) -> datetime:
         raise ValueError(f"{shown(text)} is not a time {right}") from None
 
 
-def parse_token(text: str) -> Secret:
+def parse_token(value: object) -> Secret:
     """Return a bearer token; the message never quotes what was there."""
-    if not _TOKEN.fullmatch(text):
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not text: write it in quotes")
+    if not _TOKEN.fullmatch(value):
         raise ValueError("is not a bearer token: letters, digits and ._~+/- with = at the end")
-    return Secret(text)
+    return Secret(value)
 
 
 def parse_interface(text: str) -> Interface:
@@ -155,7 +159,7 @@ AbsolutePath = Annotated[StrictStr, AfterValidator(parse_path), _schema(pattern=
 Word = Annotated[StrictStr, AfterValidator(parse_word), _schema(minLength=1, maxLength=256)]
 Uuid = Annotated[uuid.UUID, PlainValidator(from_text(uuid.UUID, parse_uuid)), _schema("uuid")]
 Time = Annotated[datetime, PlainValidator(from_text(datetime, parse_time)), _schema("date-time")]
-Token = Annotated[Secret, PlainValidator(from_text(Secret, parse_token)), _schema(writeOnly=True)]
+Token = Annotated[Secret, PlainValidator(parse_token), _schema(writeOnly=True)]
 InterfaceAddress = Annotated[
     Interface,
     PlainValidator(from_text(Interface, parse_interface)),
