@@ -1,11 +1,10 @@
-"""Files on a mounted ESP: FAT knows no owners, no modes and no links, and a half file must not count."""
+"""Files on a mounted ESP: FAT knows no owner, mode or link, and half a file must not count."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -65,7 +65,7 @@ class SystemdBoot:
         )
 
     def start(self, tree: Tree, host: Host, kernel: Kernel, initrd: str) -> Start:
-        """Return what starts one kernel: the type 1 entry (Boot Loader Specification) and its files.
+        """Return what starts one kernel: a Boot Loader Specification entry and its files.
 
         The names are those that kernel-install(8) would choose, so that it replaces and removes
         what it finds here and leaves nothing behind.

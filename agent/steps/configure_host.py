@@ -1,0 +1,119 @@
+"""Write what the image does not know about this host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+from uuid import UUID
+
+from agent.layout.model import Layout
+from agent.machine import Machine, Progress
+from agent.plan.configure import Configure
+from agent.steps.base import Evidence, Json
+from agent.target import mdadm_conf
+from agent.target.accounts import account, authorize
+from agent.target.contents import Unpacked
+from agent.target.crypttab import crypttab
+from agent.target.fstab import fstab
+from agent.target.identity import SSH_DIRECTORY, forget, identity
+from agent.target.networkd import networkd
+from agent.target.selinux import relabel_at_first_boot
+from agent.target.tree import TargetFile, Tree
+
+# The root of a fresh file system is 0755; where the image has no such directory it stays so.
+PERMISSIONS = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/var/log/audit": 0o700}  # noqa: S108
+STUB_RESOLVER = "../run/systemd/resolve/stub-resolv.conf"
+
+
+@dataclass(frozen=True)
+class ConfigureHost:
+    """Make this copy of the image this host's; its volumes are mounted at `root`."""
+
+    root: Path
+    layout: Layout
+    hostname: str
+    machine_id: UUID
+    configure: Configure
+
+    name: ClassVar[str] = "configure-host"
+    unit: ClassVar[str] = "files"
+
+    def describe(self) -> str:
+        return f"Configure the host {self.hostname}: mounts, network, keys"
+
+    def apply(self, machine: Machine, progress: Progress) -> Evidence:
+        tree = Tree(self.root)
+        forgotten = forget(tree)
+        files = tuple(self._files(tree))
+        for done, file in enumerate(files, start=1):
+            tree.write(file)
+            progress(done, len(files))
+        self._set_permissions(tree)
+        self._enable_network(tree, machine)
+        authorized: dict[str, Json] = {
+            name: authorize(tree, account(tree, name), keys)
+            for name, keys in self.configure.ssh_authorized_keys.items()
+        }
+        return {
+            "files": [str(file.path) for file in files],
+            "authorized_keys": authorized,
+            "not_taken_over": list(forgotten),
+            "ssh_host_keys": self._make_host_keys(tree, machine),
+            "selinux_relabel": relabel_at_first_boot(tree),
+        }
+
+    def _files(self, tree: Tree) -> Iterator[TargetFile]:
+        yield from identity(self.hostname, self.machine_id)
+        yield TargetFile.text("/etc/fstab", fstab(self.layout))
+        yield TargetFile.text("/etc/crypttab", crypttab(self.layout), 0o600)
+        if self.layout.arrays:
+            place = str(mdadm_conf.place(tree))
+            yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))
+        yield from networkd(self.configure.network)
+        for file in self.configure.files:
+            yield TargetFile(PurePosixPath(file.path), file.content.encode(), file.permissions)
+
+    def _set_permissions(self, tree: Tree) -> None:
+        for filesystem in self.layout.filesystems:
+            if filesystem.mount in PERMISSIONS:
+                tree.directory(filesystem.mount, PERMISSIONS[filesystem.mount])
+
+    def _enable_network(self, tree: Tree, machine: Machine) -> None:
+        machine.target.run(
+            self.root, "systemctl", "enable", "systemd-networkd.service", timeout=120
+        )
+        servers = [str(server) for each in self.configure.network for server in each.dns]
+        if Unpacked(tree).has("systemd-resolved"):
+            machine.target.run(
+                self.root, "systemctl", "enable", "systemd-resolved.service", timeout=120
+            )
+            tree.link("/etc/resolv.conf", STUB_RESOLVER)
+        elif servers:
+            tree.remove("/etc/resolv.conf")
+            text = "".join(f"nameserver {server}\n" for server in servers)
+            tree.write(TargetFile.text("/etc/resolv.conf", text))
+
+    def _make_host_keys(self, tree: Tree, machine: Machine) -> dict[str, Json]:
+        """Make host keys here, so that the report can name them before anybody connects.
+
+        Debian's sshd-keygen.service has ConditionFirstBoot=, which never holds where the machine id
+        is there already.
+        """
+        if not Unpacked(tree).has("sshd"):
+            return {}
+        machine.target.run(self.root, "ssh-keygen", "-A", timeout=300)
+        return {
+            name: _fingerprint(tree.read(f"{SSH_DIRECTORY}/{name}"))
+            for name in tree.names(SSH_DIRECTORY)
+            if name.startswith("ssh_host_") and name.endswith(".pub")
+        }
+
+
+def _fingerprint(public_key: str) -> str:
+    """Return the fingerprint as ssh(1) shows it when it connects for the first time."""
+    digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")

@@ -1,0 +1,82 @@
+"""Put kernels, initrds and boot entries on every ESP; nothing that the firmware would start yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+from agent.errors import StepError
+from agent.layout.model import Layout
+from agent.machine import Machine, Progress
+from agent.steps.base import Evidence
+from agent.steps.esps import mounted_esps
+from agent.target.contents import Unpacked
+from agent.target.family import boot_loader
+from agent.target.os_release import os_release
+from agent.target.systemd_boot import Copy, Host, Start
+from agent.target.tree import Tree
+
+
+@dataclass(frozen=True)
+class InstallBootLoader:
+    """Fill the ESPs alike. Their loaders are copied by `MakeBootable`, when all is proven.
+
+    `options` is the kernel command line of the installed system (`agent.target.kernel_options`).
+    """
+
+    root: Path
+    layout: Layout
+    machine_id: UUID
+    options: tuple[str, ...]
+
+    name: ClassVar[str] = "install-boot-loader"
+    unit: ClassVar[str] = "bytes"
+
+    def describe(self) -> str:
+        return f"Install kernel, initrd and boot entries on {len(self.layout.esps)} ESPs"
+
+    def apply(self, machine: Machine, progress: Progress) -> Evidence:
+        tree = Tree(self.root)
+        loader = boot_loader(Unpacked(tree))
+        host = Host(os_release(tree), self.machine_id, self.options)
+        starts = []
+        for kernel in Unpacked(tree).kernels():
+            if kernel.initrd is None:
+                raise StepError(f"{kernel.image}: this kernel has no initrd")
+            starts.append(loader.start(tree, host, kernel, kernel.initrd))
+        for file in loader.settings(tree, host, self.layout.esps[0].mount):
+            tree.write(file)
+        copies = [copy for start in starts for copy in (start.kernel, start.initrd)]
+        written = self._fill(machine, progress, copies, (loader.configuration, *_entries(starts)))
+        return {
+            "boot_loader": loader.name,
+            "entries": [start.entry for start in starts],
+            "options": " ".join(self.options),
+            "bytes": written,
+        }
+
+    def _fill(
+        self,
+        machine: Machine,
+        progress: Progress,
+        copies: list[Copy],
+        texts: tuple[tuple[str, bytes], ...],
+    ) -> int:
+        """Copy the files first and then what names them, to each ESP; return the bytes of one."""
+        tree = Tree(self.root)
+        total = sum(tree.locate(copy.source).stat().st_size for copy in copies)
+        done = 0
+        with mounted_esps(machine, self.root, self.layout) as esps:
+            for esp in esps:
+                for copy in copies:
+                    done += esp.copy(tree, copy)
+                    progress(done, total * len(esps))
+                for path, content in texts:
+                    esp.write(path, content)
+        return total
+
+
+def _entries(starts: list[Start]) -> tuple[tuple[str, bytes], ...]:
+    return tuple((start.entry, start.text) for start in starts)

@@ -1,0 +1,134 @@
+"""The last writes: what makes the disks start, and the note that they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+from agent.errors import StepError
+from agent.inventory.model import Marker
+from agent.layout.model import DiskLayout, Layout, Role
+from agent.machine import BootEntry, Machine, Progress
+from agent.steps.base import Evidence
+from agent.steps.esps import mounted_esps
+from agent.steps.prove_target import all_equal, summary
+from agent.target import marker
+from agent.target.contents import Unpacked
+from agent.target.esp import Esp
+from agent.target.family import boot_loader
+from agent.target.os_release import os_release
+from agent.target.systemd_boot import Copy
+from agent.target.tree import Tree
+
+BY_PARTUUID = Path("/dev/disk/by-partuuid")
+
+
+@dataclass(frozen=True)
+class MakeBootable:
+    """Firmware entries, then the loaders on every ESP, then the marker: each needs those before it.
+
+    Until the loaders are there the entries lead nowhere and the firmware goes on to the network;
+    without the marker a machine that always boots from the network installs again. `partuuids` is
+    where udev shows the partitions that exist.
+    """
+
+    root: Path
+    layout: Layout
+    plan: UUID
+    hostname: str
+    machine: str
+    partuuids: Path = BY_PARTUUID
+
+    name: ClassVar[str] = "make-bootable"
+    unit: ClassVar[str] = "ESPs"
+
+    def describe(self) -> str:
+        return f"Make {len(self.layout.disks)} disks bootable and mark them as installed"
+
+    def apply(self, machine: Machine, progress: Progress) -> Evidence:
+        tree = Tree(self.root)
+        loaders = boot_loader(Unpacked(tree)).loaders(tree)
+        removed = self._remove_stale(machine)
+        labels = self._create_entries(machine, os_release(tree).name, loaders[0])
+        done = Marker(
+            plan=self.plan,
+            hostname=self.hostname,
+            machine=self.machine,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        with (
+            mounted_esps(machine, self.root, self.layout) as esps,
+            _undone_on_failure(esps, [copy.destination for copy in loaders]),
+        ):
+            for copy in loaders:
+                for esp in esps:
+                    esp.copy(tree, copy)
+            for number, esp in enumerate(esps, start=1):
+                esp.write(marker.PATH, marker.render(done))
+                progress(number, len(esps))
+            files = all_equal([esp.digests() for esp in esps])
+        return {
+            "boot_entries": list(reversed(labels)),
+            "entries_removed": list(removed),
+            "marker": marker.PATH,
+            "esp_digest": summary(files),
+            "finished": done.finished,
+        }
+
+    def _remove_stale(self, machine: Machine) -> tuple[str, ...]:
+        stale = [entry for entry in machine.firmware.entries() if self._is_stale(entry)]
+        for entry in stale:
+            machine.firmware.delete(entry.number)
+        return tuple(entry.label for entry in stale)
+
+    def _is_stale(self, entry: BootEntry) -> bool:
+        """Tell whether an entry is an earlier one of these disks.
+
+        It points to an ESP that we make (the same plan once more), or to a partition that no disk
+        has any longer (it was on these disks before), or carries one of our names for these disks.
+        """
+        if entry.partuuid is not None:
+            ours = {str(disk.partition(Role.ESP).partuuid) for disk in self.layout.disks}
+            if entry.partuuid in ours or not (self.partuuids / entry.partuuid).exists():
+                return True
+        return any(
+            re.fullmatch(rf".* \(disk \d+, {re.escape(_serial(disk))}\)", entry.label)
+            for disk in self.layout.disks
+        )
+
+    def _create_entries(self, machine: Machine, system: str, loader: Copy) -> list[str]:
+        """Create an entry per disk; the last one created boots first, so disk 1 comes last."""
+        labels = []
+        for number, disk in reversed(list(enumerate(self.layout.disks, start=1))):
+            label = f"{system} (disk {number}, {_serial(disk)})"
+            machine.firmware.create(
+                label,
+                disk=Path(disk.disk.path),
+                partition=disk.partition(Role.ESP).number,
+                loader="\\" + loader.destination.replace("/", "\\"),
+            )
+            labels.append(label)
+        return labels
+
+
+def _serial(disk: DiskLayout) -> str:
+    return disk.disk.serial or disk.disk.wwn or "no serial"
+
+
+@contextlib.contextmanager
+def _undone_on_failure(esps: Sequence[Esp], paths: Sequence[str]) -> Iterator[None]:
+    """Take the loaders away again when one of them could not be written: no disk may boot then."""
+    try:
+        yield
+    except BaseException:
+        for esp in esps:
+            for path in (marker.PATH, *paths):
+                with contextlib.suppress(StepError):
+                    esp.remove(path)
+        raise
