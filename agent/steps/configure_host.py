@@ -83,19 +83,19 @@ class ConfigureHost:
                 tree.directory(filesystem.mount, PERMISSIONS[filesystem.mount])
 
     def _enable_network(self, tree: Tree, machine: Machine) -> None:
-        machine.target.run(
-            self.root, "systemctl", "enable", "systemd-networkd.service", timeout=120
-        )
+        self._enable(tree, machine, "systemd-networkd.service", "multi-user.target")
         servers = [str(server) for each in self.configure.network for server in each.dns]
         if Unpacked(tree).has("systemd-resolved"):
-            machine.target.run(
-                self.root, "systemctl", "enable", "systemd-resolved.service", timeout=120
-            )
+            self._enable(tree, machine, "systemd-resolved.service", "sysinit.target")
             tree.link("/etc/resolv.conf", STUB_RESOLVER)
         elif servers:
             tree.remove("/etc/resolv.conf")
             text = "".join(f"nameserver {server}\n" for server in servers)
             tree.write(TargetFile.text("/etc/resolv.conf", text))
+
+    def _enable(self, tree: Tree, machine: Machine, unit: str, target: str) -> None:
+        if not tree.is_link(f"/etc/systemd/system/{target}.wants/{unit}"):
+            machine.target.run(self.root, "systemctl", "enable", unit, timeout=120)
 
     def _make_host_keys(self, tree: Tree, machine: Machine) -> dict[str, Json]:
         """Make host keys here, so that the report can name them before anybody connects.
