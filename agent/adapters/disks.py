@@ -17,7 +17,7 @@ import pyudev
 from pydantic import ValidationError
 
 from agent.adapters import command
-from agent.adapters.storage.erase import Signature, empty, signatures
+from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
 from agent.errors import CommandError
 from agent.inventory.model import Content, Disk, Marker, Transport
@@ -97,11 +97,11 @@ class DiskReader:
             if not empty(node(disk)):
                 yield self._found(disk, "data")
             return
-        for signature in _distinct(whole):
+        for signature in distinct(whole):
             yield self._found(disk, signature.kind, signature)
         names = self._partition_names(disk) if parts else {}
         for part in parts:
-            inside = _distinct(signatures(self.run, node(part)))
+            inside = distinct(signatures(self.run, node(part)))
             kinds: list[tuple[str, Signature | None]] = [(s.kind, s) for s in inside]
             if not inside:
                 kinds = [("empty" if empty(node(part)) else "data", None)]
@@ -268,16 +268,6 @@ def parse_marker(text: str, where: str) -> Marker | None:
     except ValidationError as error:
         log.warning("%s: %s is not a marker: %s", where, MARKER, error)
         return None
-
-
-def _distinct(found: tuple[Signature, ...]) -> tuple[Signature, ...]:
-    """Return one signature of each type: a GPT shows at both ends, and once more as PMBR."""
-    by_kind: dict[str, Signature] = {}
-    for signature in found:
-        by_kind.setdefault(signature.kind, signature)
-    if "gpt" in by_kind:
-        by_kind.pop("PMBR", None)
-    return tuple(by_kind.values())
 
 
 def _number(kernel: Kernel, name: str, attribute: str, default: int) -> int:

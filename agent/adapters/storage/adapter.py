@@ -22,7 +22,12 @@ from blivet.size import Size
 from agent.adapters import command
 from agent.adapters.disks import identity
 from agent.adapters.storage import erase, table
-from agent.adapters.storage.devices import ChosenArray, ChosenLuks, existing_member
+from agent.adapters.storage.devices import (
+    ChosenArray,
+    ChosenLuks,
+    array_member,
+    new_filesystem,
+)
 from agent.adapters.storage.dismantle import Dismantler
 from agent.adapters.storage.stack import Kernel, kernel_name, node
 from agent.errors import StepError
@@ -48,30 +53,29 @@ class BlivetStorage:
 
     def identify(self, disk: Path) -> tuple[str | None, str | None, int]:
         """Return (serial, WWN, size in bytes) of the device behind the path, read now."""
+        if not disk.exists():
+            raise StepError(f"{disk}: is gone")
         return identity(kernel_name(disk), self._kernel)
 
     def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
         """Take apart and erase whatever lies on the disks; return what was closed and removed."""
         self._disks = [kernel_name(disk) for disk in disks]
         self._zeros, self._blivet = set(), None
-        removed = [line for disk in self._disks for line in self._list(disk)]
-        for name in self._standing():
-            # While the array is still whole: what lies inside would show up again in the next one.
-            if (self._kernel.block(name) / "md").is_dir() and not self._kernel.holders(name):
-                log.info("%s: is active, its content is listed", name)
-        removed += self._dismantler.take_apart(self._disks)
+        found = [line for disk in self._disks for line in self._list(disk)]
+        closed = self._dismantler.take_apart(self._disks)
         for disk in self._disks:
             self._erase(disk)
         _settle()
-        return tuple(removed)
-
-    def _standing(self) -> list[str]:
-        return [name for disk in self._disks for name in self._kernel.above(disk)]
+        return (*dict.fromkeys(found), *closed)
 
     def _list(self, disk: str) -> Iterator[str]:
         for name in (*self._kernel.above(disk), disk):
-            for kind in dict.fromkeys(s.kind for s in erase.signatures(command.run, node(name))):
-                yield f"{kind} on {node(name)}"
+            for found in erase.distinct(erase.signatures(command.run, node(name))):
+                yield f"{found.kind} on {self._shown(name)}"
+
+    def _shown(self, name: str) -> str:
+        mapping = self._kernel.attribute(name, "dm/name")
+        return f"/dev/mapper/{mapping}" if mapping else str(node(name))
 
     def _erase(self, disk: str) -> None:
         for part in self._kernel.partitions(disk):
@@ -114,7 +118,7 @@ class BlivetStorage:
             clean = all(self._disk_of(path) in self._zeros for path in array.members)
             with _failing(f"creating the array {array.name}"):
                 for member in members:
-                    member.format = existing_member(member.path, array)
+                    member.format = array_member(member.path)
                 self._blivet.create_device(ChosenArray(array, members, clean=clean))
                 self._blivet.do_it()
             _wait([array.path])
@@ -162,7 +166,9 @@ class BlivetStorage:
         """Make each file system and read back that it carries the chosen UUID."""
         for number, filesystem in enumerate(filesystems, start=1):
             with _failing(f"creating {filesystem.kind} on {filesystem.device}"):
-                self._blivet.format_device(self._device(filesystem.device), _format(filesystem))
+                self._blivet.format_device(
+                    self._device(filesystem.device), new_filesystem(filesystem)
+                )
                 self._blivet.do_it()
             self._prove(filesystem)
             progress(number, len(filesystems))
@@ -188,15 +194,6 @@ class BlivetStorage:
             if Path(device.path).resolve() == real:
                 return device
         raise StepError(f"{path}: is not among the devices that were made")
-
-
-def _format(filesystem: FileSystem) -> Any:
-    options = {"device": str(filesystem.device), "label": filesystem.label}
-    if filesystem.kind == "vfat":
-        # FAT32 whatever the size: firmware need not read FAT16 on a fixed disk (UEFI 2.10 §13.3.1).
-        return get_format("vfat", uuid=filesystem.uuid, create_options="-F 32", **options)
-    # The disks were discarded as a whole; once more for each volume only costs time.
-    return get_format(filesystem.kind, uuid=filesystem.uuid, nodiscard=True, **options)
 
 
 def _wait(links: Sequence[Path] | Iterator[Path]) -> None:

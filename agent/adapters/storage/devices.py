@@ -11,12 +11,13 @@ from typing import Any
 from blivet import blockdev, udev
 from blivet.devices import MDRaidArrayDevice
 from blivet.devices.storage import StorageDevice
-from blivet.errors import LUKSError, MDRaidError
+from blivet.errors import MDRaidError
 from blivet.formats import get_format
+from blivet.formats.fs import FATFS, XFS, Ext4FS
 from blivet.formats.luks import LUKS, LUKS2PBKDFArgs
 
 from agent.adapters.command import Run
-from agent.layout.model import Array, Luks
+from agent.layout.model import Array, FileSystem, Luks
 from agent.secret import Secret
 
 
@@ -40,6 +41,7 @@ class ChosenArray(MDRaidArrayDevice):  # type: ignore[misc]  # blivet is untyped
 
         blivet lets mdadm choose the UUID and the size, puts a bitmap on every redundant array, and
         leaves the host's name in front of the array's, which then shows as /dev/md/host:root.
+        With --homehost=any that is the wild card `any`, which every host takes for its own.
         """
         array = self._array
         extra = [
@@ -108,13 +110,41 @@ class ChosenLuks(LUKS):  # type: ignore[misc]  # blivet is untyped
         self._run("cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid, self.device)
 
 
-def existing_member(path: str, array: Array) -> Any:
+class _LabelledAtOnce:
+    """Makes blivet give the label to mkfs, and not to a second program after udev has looked."""
+
+    def relabels(self) -> bool:
+        return False
+
+
+class ChosenXfs(_LabelledAtOnce, XFS):  # type: ignore[misc]  # blivet is untyped
+    pass
+
+
+class ChosenExt4(_LabelledAtOnce, Ext4FS):  # type: ignore[misc]
+    pass
+
+
+class ChosenFat(_LabelledAtOnce, FATFS):  # type: ignore[misc]
+    pass
+
+
+def new_filesystem(filesystem: FileSystem) -> Any:
+    """Return blivet's format for a file system with the UUID and label of the layout."""
+    chosen = {
+        "device": str(filesystem.device), "label": filesystem.label, "uuid": filesystem.uuid,
+    }  # fmt: skip
+    if filesystem.kind == "vfat":
+        # FAT32 whatever the size: firmware need not read FAT16 on a fixed disk (UEFI 2.10 §13.3.1).
+        return ChosenFat(create_options="-F 32", **chosen)
+    # The disks were discarded as a whole; once more for each volume only costs time.
+    return {"xfs": ChosenXfs, "ext4": ChosenExt4}[filesystem.kind](nodiscard=True, **chosen)
+
+
+def array_member(path: str) -> Any:
     """Return the format of a partition that is about to join an array.
 
     As already existing, because creating it means nothing on disk but makes blivet write the
     partition table again, through parted.
     """
-    return get_format("mdmember", device=path, exists=True, md_uuid=str(array.uuid))
-
-
-__all__ = ["ChosenArray", "ChosenLuks", "LUKSError", "existing_member"]
+    return get_format("mdmember", device=path, exists=True)

@@ -51,6 +51,16 @@ def signatures(run: Run, device: Path) -> tuple[Signature, ...]:
     )
 
 
+def distinct(found: tuple[Signature, ...]) -> tuple[Signature, ...]:
+    """Return one signature of each type: a GPT shows at both ends, and once more as PMBR."""
+    by_kind: dict[str, Signature] = {}
+    for signature in found:
+        by_kind.setdefault(signature.kind, signature)
+    if "gpt" in by_kind:
+        by_kind.pop("PMBR", None)
+    return tuple(by_kind.values())
+
+
 def blank_ends(run: Run, device: Path) -> None:
     """Erase every known signature and the first and last MiB; raise if anything is left."""
     run("wipefs", "--all", "--force", "--quiet", device, timeout=120)

@@ -1,0 +1,89 @@
+"""Can the chosen disks be erased, and will their new names clash with what the others carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import Problem, StepError
+from agent.inventory.identity import differences
+from agent.inventory.model import Disk
+from agent.layout.model import Layout
+from agent.machine import Machine
+
+
+@dataclass(frozen=True)
+class ErasableDisks:
+    """Each disk is still the one that was chosen, takes writes, and nobody uses it."""
+
+    disks: tuple[Disk, ...]
+
+    def describe(self) -> str:
+        return f"{', '.join(disk.path for disk in self.disks)} can be erased"
+
+    def problems(self, machine: Machine) -> Iterator[Problem]:
+        for disk in self.disks:
+            yield from _changed(disk, machine)
+            if disk.read_only:
+                yield Problem(disk.path, "is read-only, look at the drive's write protection")
+            if disk.boot_medium:
+                yield Problem(disk.path, "is what this system was booted from, or holds the plan")
+            for use in disk.in_use:
+                yield Problem(disk.path, f"is in use: {use}")
+
+
+@dataclass(frozen=True)
+class UniqueNames:
+    """No other disk has a volume group or an array by a name that the layout will use.
+
+    The installed system would find both and activate whichever it sees first.
+    """
+
+    layout: Layout
+    others: tuple[Disk, ...]
+    """The disks of the machine that stay as they are."""
+
+    def describe(self) -> str:
+        names = [self.layout.group.name, *(array.name for array in self.layout.arrays)]
+        return f"no other disk has anything named {', '.join(names)}"
+
+    def problems(self, machine: Machine) -> Iterator[Problem]:
+        del machine
+        group = self.layout.group
+        luks = self.layout.luks
+        for volume in group.volumes:
+            if luks is not None and volume.filesystem.device == luks.path:
+                yield Problem(
+                    "storage.volume_group",
+                    f"{group.name} makes {volume.name} appear as {luks.path}, which is the "
+                    "encrypted volume; choose another name",
+                )
+        for disk in self.others:
+            if group.name in disk.volume_groups:
+                yield Problem(
+                    "storage.volume_group",
+                    f"{disk} has a volume group {group.name} too; choose another name",
+                )
+            for name in sorted({array.name for array in self.layout.arrays} & _arrays(disk)):
+                yield Problem(
+                    disk.path,
+                    f"belongs to an md array named {name}, as one of the new arrays will be; "
+                    "erase or remove that disk",
+                )
+
+
+def _changed(disk: Disk, machine: Machine) -> Iterator[Problem]:
+    try:
+        found = machine.storage.identify(Path(disk.path))
+    except StepError as error:
+        yield Problem(disk.path, f"cannot be looked at any more: {error}")
+        return
+    for difference in differences(disk, found):
+        yield Problem(disk.path, f"is not the disk that was chosen: {difference}")
+
+
+def _arrays(disk: Disk) -> set[str]:
+    """Return the names of the arrays a disk belongs to: blkid's label is `host:name`."""
+    members = (found for found in disk.content if found.kind == "linux_raid_member")
+    return {found.label.rpartition(":")[2] for found in members if found.label}
