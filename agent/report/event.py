@@ -98,11 +98,11 @@ class Event:
 
     @cached_property
     def line(self) -> bytes:
-        """The event as one line of UTF-8 JSON with its newline; fields without value left out."""
+        """The event as a line of UTF-8 JSON; optional fields without a value are left out."""
         document: dict[str, Any] = {"version": VERSION}
         for name in _FIELDS:
             value = getattr(self, name)
-            if value is not None and value != "" and value != {}:
+            if name in _REQUIRED or (value is not None and value != "" and value != {}):
                 document[name] = value
         text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         # A lone surrogate becomes \udXXX, which is just how JSON spells it.

@@ -40,7 +40,7 @@ _STYLES = {
 # The kernel's own console font has the 256 glyphs of code page 437 (drivers/tty/vt/cp437.uni):
 # U+2713 and U+2717 would come out as a box.
 _UNICODE = ("✓", "●", "✗", "━", "─")
-_LINUX = ("√", "•", "x", "█", "░")
+_LINUX = ("√", "»", "x", "█", "░")
 _ASCII = ("+", "*", "x", "#", "-")
 
 
