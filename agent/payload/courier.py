@@ -1,0 +1,149 @@
+"""Bring one chunk of an image, verified and decoded, whatever the mirrors do.
+
+The frame's sha256 is checked before a byte of it is decoded. What a broken connection brought is
+kept and the rest asked for, as long as it is the same mirror: a bad digest is then that mirror's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from tenacity import Retrying, retry_if_exception_type
+
+from agent.errors import ImageError
+from agent.payload.client import Client, Filling
+from agent.payload.decode import Decoder
+from agent.payload.manifest import Chunk, Manifest
+from agent.payload.mirrors import Mirror, Mirrors, NoMirrorError
+from agent.payload.options import FetchOptions
+from agent.payload.reader import Reader, Replaced
+from agent.payload.trouble import Corrupt, Trouble
+
+
+@dataclass
+class _Errand:
+    """One chunk on its way: until when, how far it is, who failed at it and how."""
+
+    number: int
+    chunk: Chunk
+    until: float
+    filling: Filling
+    mirror: Mirror | None = None
+    corrupt: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)
+
+
+class Courier:
+    """One thread's connection, decoder and buffer.
+
+    `until` (time.monotonic) is the end of the whole stream. `stopped` is set when nobody wants
+    the chunks any more.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        mirrors: Mirrors,
+        client: Client,
+        options: FetchOptions,
+        *,
+        until: float,
+        stopped: threading.Event,
+    ) -> None:
+        self._manifest, self._mirrors, self._options = manifest, mirrors, options
+        self._until, self._stopped = until, stopped
+        self._reader = Reader(client, manifest.payload.size)
+        self._decoder = Decoder(manifest.chunk_size)
+        self._frame = bytearray()
+
+    def bring(self, number: int, into: memoryview) -> None:
+        """Fill `into` with the bytes of chunk `number`, or raise `ImageError` or `NoRangesError`.
+
+        Done or failed within `FetchOptions.patience`.
+        """
+        chunk = self._manifest.chunks[number]
+        if len(self._frame) < chunk.stored:
+            self._frame = bytearray(chunk.stored)
+        frame = memoryview(self._frame)[: chunk.stored]
+        until = min(self._until, time.monotonic() + self._options.patience)
+        errand = _Errand(number, chunk, until, Filling(frame))
+        self._fetch(errand)
+        try:
+            self._decoder.decode(frame, into)
+        except ImageError as error:
+            raise ImageError(f"{self._place(errand)}: its frame {error}") from None
+
+    def _fetch(self, errand: _Errand) -> None:
+        """Have the errand's frame in its buffer, with the right digest."""
+
+        def nap(_: object) -> float:
+            return self._mirrors.nap(errand.corrupt)
+
+        def sleep(seconds: float) -> None:
+            self._stopped.wait(seconds)
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(Trouble),
+            wait=nap,
+            stop=lambda _: self._stopped.is_set() or time.monotonic() + nap(_) >= errand.until,
+            sleep=sleep,
+            reraise=True,
+        )
+        try:
+            retrying(self._try, errand)
+        except NoMirrorError:
+            raise ImageError(self._failure(errand, "no mirror has it")) from None
+        except Trouble:
+            why = f"not to be had within {self._options.patience:g} s"
+            if time.monotonic() >= self._until:
+                why = f"not there when the {self._options.total:g} s for all were over"
+            raise ImageError(self._failure(errand, why)) from None
+
+    def _try(self, errand: _Errand) -> None:
+        mirror = self._mirrors.pick(errand.corrupt)
+        if mirror is not errand.mirror:
+            errand.mirror, errand.filling.done = mirror, 0
+        began = time.monotonic()
+        seconds = min(self._options.request, errand.until - began)
+        fresh = errand.corrupt[mirror.url] > 0
+        try:
+            at = errand.chunk.at
+            self._reader.read(mirror, at, errand.filling, seconds=seconds, fresh=fresh)
+            self._verify(errand)
+        except Trouble as trouble:
+            if isinstance(trouble, (Corrupt, Replaced)):
+                errand.filling.done = 0
+            if isinstance(trouble, Corrupt):
+                errand.corrupt[mirror.url] += 1
+            errand.said[mirror.url] = str(trouble)
+            self._mirrors.failed(mirror, trouble, began)
+            if not self._stopped.is_set():
+                self._options.warn(f"{mirror.url}: {trouble} (chunk {errand.number})")
+            raise
+        self._mirrors.delivered(mirror, errand.chunk.stored)
+
+    def _verify(self, errand: _Errand) -> None:
+        chunk = errand.chunk
+        digest = sha256(memoryview(self._frame)[: chunk.stored]).hexdigest()
+        if digest != chunk.sha256:
+            raise Corrupt(
+                f"sent bytes {chunk.at} to {chunk.at + chunk.stored - 1} with sha256 {digest}, "
+                f"must be {chunk.sha256}"
+            )
+
+    def _failure(self, errand: _Errand, why: str) -> str:
+        said = (
+            f"{mirror.url}: {errand.said.get(mirror.url) or mirror.said or 'was not asked'}"
+            for mirror in self._mirrors.all
+        )
+        return f"{self._place(errand)}: {why}; " + "; ".join(said)
+
+    def _place(self, errand: _Errand) -> str:
+        return (
+            f"image {self._manifest.name}: chunk {errand.number} "
+            f"(bytes from {errand.chunk.offset} of {self._manifest.size})"
+        )

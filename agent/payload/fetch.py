@@ -1,0 +1,204 @@
+"""Find the manifest of an image, and see which mirrors have its payload.
+
+The signature is verified before the manifest is parsed, and nothing but the keys that were passed
+in is trusted: not the mirror, not TLS.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from agent.errors import ImageError
+from agent.payload.client import PIECE, Client, origin, refusal
+from agent.payload.courier import Courier
+from agent.payload.document import MAX_BYTES, parse
+from agent.payload.manifest import Manifest
+from agent.payload.mirrors import Mirrors
+from agent.payload.options import FetchOptions
+from agent.payload.reader import not_encoded
+from agent.payload.sign import SIGNATURE_SIZE, PublicKey, verify
+from agent.payload.trouble import Passing, Trouble, Wrong
+
+PROBE_PATIENCE = 30.0
+"""Seconds that `probe` gives a mirror to deliver one chunk."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image was found: evidence for the report, and all that `stream` needs.
+
+    `sha256` is of the manifest's bytes, `key` the id of the key that signed them. `payload_urls`
+    begins with the mirror that gave the manifest. `origins` may be sent the bearer token.
+    """
+
+    manifest_url: str
+    sha256: str
+    key: str
+    payload_urls: tuple[str, ...]
+    origins: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a mirror of the payload did when asked for one chunk; no `problem` means it has it."""
+
+    url: str
+    problem: str | None
+
+
+class _NowhereError(Exception):
+    """No mirror gave a manifest in this round, and one of them may do so later."""
+
+
+def get_manifest(
+    urls: Sequence[str], trusted: Sequence[PublicKey], options: FetchOptions | None = None
+) -> tuple[Manifest, Source]:
+    """Return the image's manifest from the first URL that has it, signed by a trusted key.
+
+    URLs are http, https or file; the signature lies beside, with `.sig` added to the path. All of
+    them are tried again while one may recover, for `FetchOptions.patience` seconds. Raises
+    `ImageError` naming what each URL did, and `PlanError` when a manifest with a good signature is
+    not valid: then its author has to act, not the mirror.
+    """
+    options = options or FetchOptions()
+    search = _Search(urls, trusted, options)
+    retrying = Retrying(
+        retry=retry_if_exception_type(_NowhereError),
+        wait=wait_exponential_jitter(initial=0.5, max=15, jitter=0.5),
+        stop=stop_after_delay(options.patience),
+        reraise=True,
+    )
+    try:
+        url, document, key = retrying(search.round)
+    except _NowhereError:
+        raise ImageError(search.failure()) from None
+    finally:
+        search.client.close()
+    manifest = parse(document)
+    return manifest, Source(
+        manifest_url=url,
+        sha256=sha256(document).hexdigest(),
+        key=key.id,
+        payload_urls=_payload_urls(manifest, url, urls),
+        origins=frozenset(map(origin, urls)),
+    )
+
+
+def probe(
+    manifest: Manifest, source: Source, options: FetchOptions | None = None
+) -> tuple[Probe, ...]:
+    """Fetch one chunk from every mirror of the payload, and say what is wrong with each."""
+    options = options or FetchOptions()
+    patience = min(options.patience, PROBE_PATIENCE)
+    options = replace(options, patience=patience, warn=lambda message: None)
+    number = next((n for n, chunk in enumerate(manifest.chunks) if not chunk.zero), None)
+    if number is None:
+        return tuple(Probe(url, None) for url in source.payload_urls)
+    into = memoryview(bytearray(manifest.chunks[number].length))
+    probes = []
+    for url in source.payload_urls:
+        client = Client(options, source.origins)
+        mirrors = Mirrors.of([url])
+        mirrors.sequential = True
+        courier = Courier(
+            manifest, mirrors, client, options, until=math.inf, stopped=threading.Event()
+        )
+        try:
+            courier.bring(number, into)
+            probes.append(Probe(url, None))
+        except ImageError as error:
+            probes.append(Probe(url, mirrors.all[0].said or str(error)))
+        finally:
+            client.close()
+    return tuple(probes)
+
+
+class _Search:
+    """Goes round the mirrors until one gives a manifest that a trusted key signed."""
+
+    def __init__(
+        self, urls: Sequence[str], trusted: Sequence[PublicKey], options: FetchOptions
+    ) -> None:
+        self._urls, self._trusted, self._options = urls, trusted, options
+        self._until = time.monotonic() + options.patience
+        self._said: dict[str, str] = {}
+        self._mismatches = 0
+        self.client = Client(options, frozenset(map(origin, urls)))
+
+    def round(self) -> tuple[str, bytes, PublicKey]:
+        """Try each URL once; raise `_NowhereError` if another round may help."""
+        again = False
+        for url in self._urls:
+            try:
+                signature = self._get(_beside(url), SIGNATURE_SIZE)
+                document = self._get(url, MAX_BYTES)
+                return url, document, verify(document, signature, self._trusted)
+            except Trouble as trouble:
+                self._said[url] = str(trouble)
+                again = again or isinstance(trouble, Passing)
+            except ImageError as error:  # the signature
+                self._said[url] = str(error)
+                # The two files are published one after the other; perhaps we came in between.
+                self._mismatches += 1
+                again = again or self._mismatches <= len(self._urls)
+            self._options.warn(f"{url}: {self._said[url]}")
+        if again:
+            raise _NowhereError
+        raise ImageError(self.failure())
+
+    def failure(self) -> str:
+        said = "; ".join(f"{url}: {what}" for url, what in self._said.items())
+        return f"manifest: no trusted one to be had; {said}"
+
+    def _get(self, url: str, limit: int) -> bytes:
+        if urlsplit(url).scheme == "file":
+            return _get_file(url, limit)
+        left = self._until - time.monotonic()
+        with self.client.get(url, {}, min(self._options.request, left)) as response:
+            if response.status != 200:
+                raise refusal(response)
+            not_encoded(response)
+            content = bytearray()
+            while len(content) <= limit and (piece := response.read1(PIECE)):
+                content += piece
+            if len(content) > limit:
+                raise Wrong(f"is longer than the {limit} bytes that {_file_name(url)} may have")
+            if response.length:
+                raise Passing(f"cut the connection {response.length} bytes too early")
+            return bytes(content)
+
+
+def _get_file(url: str, limit: int) -> bytes:
+    try:
+        with Path(unquote(urlsplit(url).path)).open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise Wrong(f"cannot be read: {error.strerror}") from None
+    if len(content) > limit:
+        raise Wrong(f"is longer than the {limit} bytes that {_file_name(url)} may have")
+    return content
+
+
+def _file_name(url: str) -> str:
+    return urlsplit(url).path.rpartition("/")[2]
+
+
+def _beside(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=parts.path + ".sig"))
+
+
+def _payload_urls(manifest: Manifest, answered: str, urls: Sequence[str]) -> tuple[str, ...]:
+    bases = (answered, *urls)
+    return tuple(
+        dict.fromkeys(urljoin(base, url) for base in bases for url in manifest.payload.urls)
+    )

@@ -1,0 +1,179 @@
+"""Read a part of the payload from a mirror, and hold the mirror to what HTTP promises."""
+
+from __future__ import annotations
+
+import os
+import re
+from http.client import HTTPResponse
+from urllib.parse import unquote, urlsplit
+
+from agent.payload.client import PIECE, Client, Filling, read_into, refusal
+from agent.payload.mirrors import Mirror
+from agent.payload.trouble import Passing, Unranged, Wrong
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+FICKLE = 3
+"""Replacements after which ETags of a mirror mean nothing: a farm whose servers disagree."""
+_FRESH = {"Cache-Control": "no-cache"}
+
+
+class Replaced(Passing):
+    """The file changed since the last request: what came before must not be mixed with it."""
+
+
+class Reader:
+    """One connection's way to read; `size` is of the whole payload, from the manifest."""
+
+    def __init__(self, client: Client, size: int) -> None:
+        self._client, self._size = client, size
+        self._open: tuple[Mirror, HTTPResponse] | None = None
+        self._position = 0
+
+    def read(
+        self, mirror: Mirror, at: int, filling: Filling, *, seconds: float, fresh: bool
+    ) -> None:
+        """Fill from the payload's byte `at`, going on where `filling` stands, or raise `Trouble`.
+
+        `fresh` asks caches on the way to look again: what they gave before was bad.
+        """
+        if urlsplit(mirror.url).scheme == "file":
+            self._read_file(mirror, at, filling)
+        elif mirror.ranged:
+            self._read_range(mirror, at, filling, seconds, _FRESH if fresh else {})
+        else:
+            self._read_on(mirror, at, filling, seconds, _FRESH if fresh else {})
+
+    def _read_range(
+        self, mirror: Mirror, at: int, filling: Filling, seconds: float, more: dict[str, str]
+    ) -> None:
+        first, last = at + filling.done, at + filling.done + filling.left - 1
+        headers = {"Range": f"bytes={first}-{last}", **more}
+        if mirror.etag is not None:
+            headers["If-Range"] = mirror.etag
+        with self._client.get(mirror.url, headers, seconds) as response:
+            not_encoded(response)
+            if response.status == 200:
+                raise self._whole(mirror, response)
+            if response.status == 416:
+                there = response.headers.get("Content-Range", "unknown").rpartition("/")[2]
+                raise Wrong(f"has a payload of {there} bytes, the manifest says {self._size}")
+            if response.status != 206:
+                raise refusal(response)
+            self._check_range(response, first, last)
+            _check_etag(mirror, response)
+            read_into(response, filling)
+            if filling.left:
+                raise _cut(filling)
+
+    def _check_range(self, response: HTTPResponse, first: int, last: int) -> None:
+        text = response.headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(text.strip())
+        if match is None or (int(match[1]), int(match[2])) != (first, last):
+            raise Wrong(f"sends the range {text[:80]!r}, asked for was bytes {first}-{last}")
+        if match[3] not in ("*", str(self._size)):
+            raise Wrong(f"has a payload of {match[3]} bytes, the manifest says {self._size}")
+        length = response.length
+        if length is not None and length != last - first + 1:
+            raise Wrong(f"announces {length} bytes for a range of {last - first + 1}")
+
+    def _whole(self, mirror: Mirror, response: HTTPResponse) -> Exception:
+        """Say what a 200 means that answers a request for a range."""
+        etag = _etag(response)
+        if mirror.etag is not None and etag != mirror.etag:
+            return _replaced(mirror, etag)
+        kind = response.headers.get_content_type()
+        length = response.length
+        if length == self._size or (length is None and kind != "text/html"):
+            return Unranged("sends the whole payload, whatever range is asked for")
+        count = "bytes without end" if length is None else f"{length} bytes"
+        return Wrong(
+            f"answered 200 with {count} of {kind} instead of a part of the {self._size} bytes"
+        )
+
+    def _read_on(
+        self, mirror: Mirror, at: int, filling: Filling, seconds: float, more: dict[str, str]
+    ) -> None:
+        """Read from the one answer that holds the whole payload, opening it again if need be."""
+        at += filling.done
+        if self._open is None or self._open[0] is not mirror or self._position > at or more:
+            self._reopen(mirror, seconds, more)
+        assert self._open is not None
+        response = self._open[1]
+        try:
+            with self._client.reading(seconds):
+                while self._position < at:
+                    skipped = len(response.read1(min(PIECE, at - self._position)))
+                    if not skipped:
+                        raise _cut(filling)
+                    self._position += skipped
+                done = filling.done
+                try:
+                    read_into(response, filling)
+                finally:
+                    self._position += filling.done - done
+                if filling.left:
+                    raise _cut(filling)
+        except BaseException:
+            self._open = None
+            raise
+
+    def _reopen(self, mirror: Mirror, seconds: float, more: dict[str, str]) -> None:
+        self._open, self._position = None, 0
+        self._client.close()
+        response = self._client.open(mirror.url, more, seconds)
+        if response.status != 200:
+            raise refusal(response)
+        not_encoded(response)
+        if response.length is not None and response.length != self._size:
+            raise Wrong(f"has a payload of {response.length} bytes, the manifest says {self._size}")
+        self._open = mirror, response
+
+    def _read_file(self, mirror: Mirror, at: int, filling: Filling) -> None:
+        try:
+            file = os.open(unquote(urlsplit(mirror.url).path), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(file).st_size
+                if size != self._size:
+                    raise Wrong(f"has a payload of {size} bytes, the manifest says {self._size}")
+                while filling.left:
+                    piece = os.pread(file, min(PIECE, filling.left), at + filling.done)
+                    if not piece:
+                        raise _cut(filling)
+                    filling.add(piece)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise Wrong(f"cannot be read: {error.strerror}") from None
+
+
+def not_encoded(response: HTTPResponse) -> None:
+    """Refuse a body that is not the file's own bytes."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity") and response.status in (200, 206):
+        raise Wrong(f"encodes the payload on its way ({encoding}), which ranges do not survive")
+
+
+def _etag(response: HTTPResponse) -> str | None:
+    """Return a strong validator; a weak one says nothing of bytes (RFC 9110 §13.1.5)."""
+    etag: str | None = response.headers.get("ETag")
+    return etag if etag is not None and re.fullmatch(r'"[\x21\x23-\x7e]*"', etag) else None
+
+
+def _check_etag(mirror: Mirror, response: HTTPResponse) -> None:
+    """Notice a file that was replaced behind a server that knows no If-Range."""
+    etag = _etag(response)
+    if mirror.etag is not None and etag is not None and etag != mirror.etag:
+        raise _replaced(mirror, etag)
+    if mirror.replaced < FICKLE:
+        mirror.etag = etag
+
+
+def _replaced(mirror: Mirror, etag: str | None) -> Replaced:
+    was, mirror.etag = mirror.etag, None
+    mirror.replaced += 1
+    return Replaced(f"replaced the payload while it was read (ETag {etag}, was {was})")
+
+
+def _cut(filling: Filling) -> Passing:
+    total = filling.done + filling.left
+    return Passing(f"cut the connection after {filling.done} of {total} bytes")
