@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 from agent.checks.base import Check
 from agent.errors import Problem
 from agent.machine import Machine, Progress
-from agent.steps.base import Evidence, Step
+from agent.report.reporter import Reporter
+from agent.steps.base import Json, Measured, Step
 
 log = logging.getLogger(__name__)
-
-
-class Doing(Protocol):
-    """A step under way, as the reporter sees it."""
-
-    def evidence(self, evidence: Evidence) -> None: ...
-
-
-class Reporter(Protocol):
-    """Where the engine tells what happens; `agent.report.reporter` is the real one."""
-
-    def step(self, name: str, title: str) -> AbstractContextManager[Doing]: ...
-    def progress(self, done: int, total: int) -> None: ...
 
 
 def examine(checks: Sequence[Check], machine: Machine, progress: Progress) -> list[Problem]:
@@ -48,18 +34,27 @@ def _problems(check: Check, machine: Machine) -> Iterator[Problem]:
     yield from check.problems(machine)
 
 
-def carry_out(steps: Sequence[Step], machine: Machine, reporter: Reporter) -> None:
-    """Apply the steps in order; on any failure let go of the disks and raise it again.
+def carry_out(
+    steps: Sequence[Step], machine: Machine, reporter: Reporter
+) -> dict[str, dict[str, Json]]:
+    """Apply the steps in order and return the evidence of each by its name.
+
+    On any failure the disks are let go of and the error is raised again.
 
     A step's exception is reported by the reporter's context manager before it leaves this function.
     """
+    shown: dict[str, dict[str, Json]] = {}
     try:
         for step in steps:
-            with reporter.step(step.name, step.describe()) as doing:
-                doing.evidence(step.apply(machine, reporter.progress))
+            unit = step.unit if isinstance(step, Measured) else ""
+            with reporter.step(step.name, step.describe(), unit) as doing:
+                evidence = dict(step.apply(machine, doing.progress))
+                doing.evidence = evidence
+                shown[step.name] = evidence
     except BaseException:
         let_go(machine)
         raise
+    return shown
 
 
 def let_go(machine: Machine) -> None:

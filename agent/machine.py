@@ -14,6 +14,7 @@ from typing import Protocol
 
 from agent.errors import Problem
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
+from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.secret import Secret
 
@@ -65,6 +66,8 @@ class KeyStore(Protocol):
         """Destroy a keyslot; `other` must open another one."""
 
     def keyslots(self, device: Path) -> tuple[Keyslot, ...]: ...
+    def room(self, device: Path) -> int:
+        """Return the bytes that are free in the header for more keyslots and tokens."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,15 @@ class Firmware(Protocol):
         """Add an entry and put it first in BootOrder."""
 
     def delete(self, number: str) -> None: ...
+    def boot_next(self, number: str) -> None:
+        """Boot this entry once, at the next boot, whatever the order says (BootNext)."""
+
+
+class Reports(Protocol):
+    """The servers that follow the run."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield which of them would not take events now; sends nothing."""
 
 
 class Mounts(Protocol):
@@ -180,19 +192,23 @@ class Target(Protocol):
     """Programs inside the installed tree."""
 
     def run(self, root: Path, *argv: str, timeout: float = 600) -> str:
-        """Run in a chroot with /dev, /proc, /sys and /run bound, in a mount namespace of its own."""
+        """Run in a chroot with /dev, /proc, /sys and /run bound, in its own mount namespace."""
 
 
 class Images(Protocol):
     """Signed images on web servers."""
 
-    def manifest(self, urls: Sequence[str]) -> Manifest:
+    def find(self, urls: Sequence[str]) -> tuple[Manifest, Source]:
         """Fetch, verify and read a manifest from the first mirror that has a good one.
 
-        Raises `ImageError` naming what every mirror did wrong.
+        Raises `ImageError` naming what every mirror did wrong, or `PlanError` when a manifest with
+        a good signature is not valid.
         """
 
-    def lay(self, manifest: Manifest, urls: Sequence[str], root: Path, progress: Progress) -> None:
+    def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
+        """Yield why the payload could not be fetched now; brings one chunk and drops it."""
+
+    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> None:
         """Stream the payload of a tree into the mounted file systems at `root`.
 
         Every chunk is verified before it is used; `progress` counts bytes of the raw image.
@@ -227,9 +243,9 @@ class Machine:
     tpm: Tpm
     escrow: Escrow
     escrow_sink: EscrowSink
+    reports: Reports
     firmware: Firmware
     images: Images
     mounts: Mounts
     target: Target
     kernel: Kernel
-    environment: Mapping[str, str]

@@ -42,6 +42,10 @@ class Efibootmgr:
         """Remove an entry, also from BootOrder; `number` is four hexadecimal digits."""
         self._run("efibootmgr", "--delete-bootnum", "--bootnum", number)
 
+    def boot_next(self, number: str) -> None:
+        """Boot this entry once, at the next boot, whatever the order says."""
+        self._run("efibootmgr", "--bootnext", number)
+
 
 def parse_entries(text: str) -> tuple[BootEntry, ...]:
     """Read the output of `efibootmgr -v`, versions 15 to 18."""

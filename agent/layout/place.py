@@ -53,6 +53,10 @@ class Names:
     def uuid(self, what: str) -> UUID:
         return uuid5(self.plan, f"{self.machine}/{what}")
 
+    def esps(self, count: int) -> tuple[UUID, ...]:
+        """Return the PARTUUIDs of the ESPs on `count` disks, in order."""
+        return tuple(self.uuid(f"disk{index}/{Role.ESP.value}") for index in range(count))
+
     def volume_id(self, what: str) -> str:
         """Return a FAT volume id as blkid shows it: `AAAA-BBBB`."""
         digits = self.uuid(what).hex[:8].upper()

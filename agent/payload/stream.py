@@ -12,7 +12,7 @@ import mmap
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ def stream(
     source: Source,
     options: FetchOptions | None = None,
     tally: Tally | None = None,
-) -> Iterator[memoryview]:
+) -> Generator[memoryview, None, None]:
     """Yield the image's bytes in order, a chunk at a time, each verified before it is decoded.
 
     A view is page-aligned and valid until the next one is asked for, then it is released. Raises

@@ -8,7 +8,7 @@ to succeed is looked at before any of them runs, by `agent.checks`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.machine import Machine, Progress
 
@@ -29,3 +29,11 @@ class Step(Protocol):
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         """Do it or raise `StepError`; call `progress(done, total)` where it takes long."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A step whose progress counts something that has a name, such as `bytes`."""
+
+    @property
+    def unit(self) -> str: ...

@@ -1,0 +1,89 @@
+"""Is this the machine the plan is for, and can it carry any installation at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.errors import Problem
+from agent.inventory.model import Inventory
+from agent.layout.extents import MIB, gib
+from agent.machine import Machine
+from agent.plan.identity import Identity
+
+LEAST_MEMORY = 1000 * MIB
+"""Bytes the kernel must have: what the live image and the streaming of a tree were measured to
+need, see docs/live-image.md."""
+
+
+@dataclass(frozen=True)
+class RightMachine:
+    """Every name the plan gives must be this machine's."""
+
+    wanted: Identity
+    inventory: Inventory
+
+    def describe(self) -> str:
+        return "this is the machine the plan is for"
+
+    def problems(self, machine: Machine) -> Iterator[Problem]:
+        del machine
+        macs = tuple(nic.mac for nic in self.inventory.nics)
+        if self.wanted.mac is not None and self.wanted.mac not in macs:
+            has = ", ".join(macs) or "no wired interface"
+            yield Problem(
+                "machine.mac", f"the plan is for {self.wanted.mac}, this machine has {has}"
+            )
+        dmi = self.inventory.dmi
+        if self.wanted.serial is not None and self.wanted.serial != dmi.serial:
+            yield Problem(
+                "machine.serial",
+                f"the plan is for {self.wanted.serial}, this machine is {dmi.serial or 'unnamed'}",
+            )
+        if self.wanted.uuid is not None and self.wanted.uuid != dmi.uuid:
+            yield Problem(
+                "machine.uuid",
+                f"the plan is for {self.wanted.uuid}, this machine is {dmi.uuid or 'unnamed'}",
+            )
+
+
+@dataclass(frozen=True)
+class AbleMachine:
+    """UEFI and enough memory: without them nothing that follows can work."""
+
+    inventory: Inventory
+
+    def describe(self) -> str:
+        return "the machine was booted by UEFI and has enough memory"
+
+    def problems(self, machine: Machine) -> Iterator[Problem]:
+        del machine
+        if not self.inventory.firmware.uefi:
+            yield Problem("machine", "was booted by a legacy BIOS; set its firmware to UEFI")
+        if self.inventory.memory < LEAST_MEMORY:
+            yield Problem(
+                "machine",
+                f"has {gib(self.inventory.memory)} of memory, an installation needs "
+                f"{gib(LEAST_MEMORY)}",
+            )
+
+
+@dataclass(frozen=True)
+class StillValid:
+    """A plan past its date is refused: it may have been meant for the server's last owner."""
+
+    expires: datetime | None
+    now: datetime
+
+    def describe(self) -> str:
+        return "the plan has not expired"
+
+    def problems(self, machine: Machine) -> Iterator[Problem]:
+        del machine
+        if self.expires is not None and self.now > self.expires:
+            yield Problem(
+                "expires",
+                f"the plan expired at {self.expires:%Y-%m-%dT%H:%M:%SZ}; this machine's clock says "
+                f"{self.now:%Y-%m-%dT%H:%M:%SZ}",
+            )

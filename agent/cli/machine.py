@@ -1,0 +1,105 @@
+"""The commands of a machine: look, check, preview, install."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from agent import wiring
+from agent.cli.approve import approval
+from agent.cli.output import json_option, show_json
+from agent.cli.show import show_inventory, show_layout, show_order
+from agent.errors import MachineError
+from agent.find import PLAN_LIMIT, Found
+from agent.inventory.model import Inventory
+from agent.plan.parse import parse
+from agent.resolve import lay_out
+
+plan_argument = click.argument("plan", type=click.File("rb"))
+
+
+@click.command()
+@json_option
+def inventory(*, as_json: bool) -> None:
+    """Show what this machine has: disks and what lies on them, NICs, TPM, firmware.
+
+    Reads only. With --json the output is what `preview --inventory` takes.
+    """
+    found = wiring.read_inventory()
+    if as_json:
+        show_json(found.model_dump(mode="json"))
+    else:
+        show_inventory(found)
+
+
+@click.command()
+@plan_argument
+@click.option(
+    "--inventory",
+    "recorded",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Use a recorded machine (bedplate inventory --json) instead of this one.",
+)
+@json_option
+def preview(plan: BinaryIO, recorded: Path | None, *, as_json: bool) -> None:
+    """Show what PLAN would do to the disks of this machine, to the last byte; writes nothing.
+
+    Needs neither root nor a network: the image, Tang and the TPM are looked at by `check`.
+    """
+    wanted = parse(plan.read(PLAN_LIMIT + 1))
+    if recorded is None:
+        machine = wiring.read_inventory()
+    else:
+        machine = Inventory.model_validate_json(recorded.read_bytes())
+    layout = lay_out(wanted, machine)
+    if isinstance(layout, list):
+        raise MachineError(layout)
+    show_layout(layout, wanted, as_json=as_json)
+
+
+@click.command()
+@plan_argument
+@json_option
+def check(plan: BinaryIO, *, as_json: bool) -> None:
+    """Look at everything that could make PLAN fail on this machine; writes nothing.
+
+    All problems are shown together: the plan, the disks, the image's signature and size, Tang, the
+    TPM, the escrow certificates, the report server.
+    """
+    order = wiring.decide(plan.read(PLAN_LIMIT + 1))
+    show_order(order, as_json=as_json)
+
+
+@click.command()
+@plan_argument
+@click.option(
+    "--erase",
+    "erase",
+    multiple=True,
+    metavar="DISK",
+    help="Serial, WWN or path of a disk that may be erased; once for each disk.",
+)
+def install(plan: BinaryIO, erase: tuple[str, ...]) -> None:
+    """Carry out PLAN on this machine: ERASES the disks it chooses.
+
+    Each disk must be named with --erase, or its serial typed when asked. Everything is checked
+    before the first write; afterwards the machine reboots, unless the plan says otherwise.
+    """
+    found = Found(plan.name, plan.read(PLAN_LIMIT + 1))
+    wiring.install(lambda _: found, approval(erase))
+
+
+@click.command()
+def autoinstall() -> None:
+    """Find this machine's plan and carry it out; what the live image runs by itself.
+
+    The plan comes from the kernel command line (bedplate.plan=URL or bedplate.server=URL), the
+    systemd credential bedplate.plan, or plan.yaml on a medium labelled BEDPLATE: first hit wins.
+    Booting the live image with one of these is the order to erase the disks that the plan chooses.
+    """
+    wiring.install(wiring.find_plan_here, lambda _: None)
+
+
+machine_commands: tuple[click.Command, ...] = (inventory, preview, check, install, autoinstall)

@@ -1,0 +1,30 @@
+"""What the commands share: `--json`, and how data is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Let the group know too: a failure is then shown as JSON as well."""
+    del parameter
+    ctx.find_root().obj = value
+    return value
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json` to a command that prints data."""
+    option = click.option(
+        "--json", "as_json", is_flag=True, callback=_remember, help="Print the result as JSON."
+    )
+    return option(command)
+
+
+def show_json(data: object) -> None:
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -1,0 +1,68 @@
+"""Print an inventory, a layout, an order: for people, or as JSON."""
+
+from __future__ import annotations
+
+import click
+
+from agent.cli.output import show_json
+from agent.inventory.model import Disk, Inventory
+from agent.layout.extents import gib
+from agent.layout.model import Layout
+from agent.layout.picture import losses, plain, tree
+from agent.plan.model import Plan
+from agent.resolve import Order
+
+
+def show_inventory(machine: Inventory) -> None:
+    dmi = machine.dmi
+    click.echo(f"machine   {dmi.vendor or '-'} {dmi.product or '-'}, serial {dmi.serial or '-'}")
+    click.echo(f"uuid      {dmi.uuid or '-'}")
+    booted = "UEFI" if machine.firmware.uefi else "legacy BIOS"
+    secure = ", Secure Boot on" if machine.firmware.secure_boot else ""
+    click.echo(f"firmware  {booted}{secure}")
+    click.echo(f"memory    {gib(machine.memory)}, {machine.cpus} CPUs")
+    click.echo(f"TPM 2.0   {machine.tpm.vendor or machine.tpm.device if machine.tpm else 'none'}")
+    for nic in machine.nics:
+        link = "carrier" if nic.carrier else "no carrier"
+        addresses = ", ".join(nic.addresses) or "no address"
+        click.echo(f"nic       {nic.name}  {nic.mac}  {nic.driver or '-'}  {link}  {addresses}")
+    for disk in machine.disks:
+        _show_disk(disk)
+
+
+def _show_disk(disk: Disk) -> None:
+    click.echo(f"disk      {disk}  {gib(disk.size)}  {disk.transport}")
+    if disk.marker is not None:
+        click.echo(f"            installed by plan {disk.marker.plan} at {disk.marker.finished}")
+    for line in list(losses(disk)) or ["blank"]:
+        click.echo(f"            {line}")
+    for use in disk.in_use:
+        click.echo(f"            in use: {use}")
+
+
+def show_layout(layout: Layout, plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"plan": str(plan.id), "hostname": plan.hostname, "layout": plain(layout)})
+        return
+    click.echo(f"plan {plan.id} for {plan.hostname}")
+    for line in tree(layout):
+        click.echo(line)
+    if plan.encryption is not None:
+        click.echo(f"unlock: {plan.encryption.unlock}")
+    for laid in layout.disks:
+        for line in losses(laid.disk):
+            click.echo(f"LOST: {line}")
+    for deviation in layout.deviations:
+        click.echo(deviation)
+
+
+def show_order(order: Order, *, as_json: bool) -> None:
+    if as_json:
+        steps = [{"name": step.name, "title": step.describe()} for step in order.steps]
+        show_json({**order.summary(), "layout": plain(order.layout), "steps": steps})
+        return
+    show_layout(order.layout, order.plan, as_json=False)
+    click.echo(f"image {order.manifest.name}  {gib(order.manifest.payload.size)} to fetch")
+    for number, step in enumerate(order.steps, start=1):
+        click.echo(f"{number:>3}. {step.describe()}")
+    click.echo("nothing stands in the way")

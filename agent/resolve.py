@@ -1,0 +1,159 @@
+"""Plan × inventory → everything decided: the layout, and the steps in their order.
+
+Reads only. Whatever is wrong with the plan on this machine comes out together: a missing disk, a
+wrong thumbprint and a bad signature are one answer, not three boots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agent.checks.base import Check
+from agent.checks.disks import ErasableDisks, UniqueNames
+from agent.checks.escrow import EscrowReady
+from agent.checks.image import ImageFits, PayloadThere
+from agent.checks.machine import AbleMachine, RightMachine, StillValid
+from agent.checks.report import ReportsListen
+from agent.checks.tang import BindingFits, TangReady
+from agent.checks.target import TargetWorks
+from agent.checks.tpm import TpmReady
+from agent.engine import examine
+from agent.errors import ImageError, MachineError, PlanError, Problem
+from agent.inventory.choose import choose, may_erase
+from agent.inventory.model import Inventory, Marker
+from agent.layout.model import Layout, Role
+from agent.layout.picture import losses, plain, tree
+from agent.layout.place import Names, place
+from agent.machine import Machine, Progress
+from agent.payload.fetch import Source
+from agent.payload.manifest import Manifest
+from agent.pin import verified
+from agent.plan.model import Plan
+from agent.plan.wish import wish
+from agent.sequence import Decided, sequence
+from agent.steps.base import Step
+
+
+@dataclass(frozen=True)
+class Order:
+    """One installation, decided in full."""
+
+    plan: Plan
+    inventory: Inventory
+    manifest: Manifest
+    layout: Layout
+    steps: tuple[Step, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is about to happen, for the event of the check phase."""
+        return {
+            "hostname": self.plan.hostname,
+            "image": self.manifest.name,
+            "disks": [str(laid.disk) for laid in self.layout.disks],
+            "lost": [line for laid in self.layout.disks for line in losses(laid.disk)],
+            "layout": list(tree(self.layout)),
+            "deviations": list(self.layout.deviations),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """Return what was installed, for the install report."""
+        return {
+            "hostname": self.plan.hostname,
+            "machine": self.inventory.name,
+            "image": {
+                "name": self.manifest.name,
+                "sha256": self.manifest.sha256,
+                "size": self.manifest.size,
+            },
+            "layout": plain(self.layout),
+        }
+
+
+def installed_already(plan: Plan, inventory: Inventory) -> Marker | None:
+    """Return the marker of a finished installation by this very plan on this machine.
+
+    One leg of a mirror is enough: a machine whose other disk was replaced keeps its data.
+    """
+    for disk in inventory.disks:
+        if disk.marker is not None and disk.marker.plan == plan.id:
+            return disk.marker
+    return None
+
+
+def lay_out(plan: Plan, inventory: Inventory) -> Layout | list[Problem]:
+    """Choose the disks and place everything on them, or return every reason why not. Pure."""
+    chosen = choose(inventory, plan.disks)
+    if isinstance(chosen, Problem):
+        return [chosen]
+    refused = [
+        problem
+        for disk in chosen
+        if (problem := may_erase(disk, plan.disks.erase, inventory.name)) is not None
+    ]
+    names = Names(plan.id, inventory.name)
+    placed = place(chosen, wish(plan), names, encrypted=plan.encryption is not None)
+    if isinstance(placed, list):
+        return [*refused, *placed]
+    return refused or placed
+
+
+def resolve(
+    plan: Plan, inventory: Inventory, machine: Machine, now: datetime, progress: Progress
+) -> Order:
+    """Decide everything and look at everything; raise `MachineError` with all problems."""
+    problems: list[Problem] = []
+    layout = lay_out(plan, inventory)
+    if isinstance(layout, list):
+        problems += layout
+    image = _image(plan, machine)
+    if isinstance(image, Problem):
+        problems.append(image)
+    checks = [*_always(plan, inventory, now)]
+    if not isinstance(image, Problem):
+        checks.append(PayloadThere(*image))
+    if isinstance(layout, Layout):
+        checks += _of_layout(layout, inventory)
+    if isinstance(layout, Layout) and not isinstance(image, Problem):
+        checks += _of_both(plan, layout, image[0])
+    problems = [*examine(checks, machine, progress), *problems]
+    if problems or isinstance(layout, list) or isinstance(image, Problem):
+        raise MachineError(problems)
+    servers = plan.encryption.tang if plan.encryption else ()
+    trusted = tuple(verified(server, machine.tang) for server in servers)
+    steps = sequence(Decided(plan, inventory, *image, layout, trusted, now))
+    return Order(plan, inventory, image[0], layout, steps)
+
+
+def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
+    """Yield the checks that need neither a layout nor an image."""
+    yield RightMachine(plan.machine, inventory)
+    yield AbleMachine(inventory)
+    yield StillValid(plan.expires, now)
+    yield ReportsListen()
+    if plan.encryption is not None:
+        if plan.encryption.unlock.tpm2:
+            yield TpmReady(plan.encryption.tpm2.pcrs)
+        yield from (TangReady(server) for server in plan.encryption.tang)
+        yield BindingFits(plan.encryption)
+        yield EscrowReady(plan.encryption.recovery.escrow_to)
+
+
+def _of_layout(layout: Layout, inventory: Inventory) -> Iterator[Check]:
+    chosen = tuple(laid.disk for laid in layout.disks)
+    yield ErasableDisks(chosen)
+    yield UniqueNames(layout, tuple(disk for disk in inventory.disks if disk not in chosen))
+
+
+def _of_both(plan: Plan, layout: Layout, manifest: Manifest) -> Iterator[Check]:
+    yield ImageFits(manifest, layout, layout.disks[0].partition(Role.BOOT).size)
+    yield TargetWorks(manifest, layout, plan.encryption)
+
+
+def _image(plan: Plan, machine: Machine) -> tuple[Manifest, Source] | Problem:
+    try:
+        return machine.images.find(plan.image.manifest)
+    except (ImageError, PlanError) as error:
+        return Problem("image.manifest", str(error))

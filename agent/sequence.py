@@ -1,0 +1,147 @@
+"""The list of steps of one installation, read from top to bottom.
+
+Everything a step needs is chosen here: keys, machine id, UUIDs are in its fields before the first
+step runs. An absent option is an absent step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from agent.inventory.model import Inventory
+from agent.layout.model import Layout
+from agent.machine import Advertisement
+from agent.payload.fetch import Source
+from agent.payload.manifest import Manifest
+from agent.pin import seals_on_first_boot
+from agent.plan.model import Plan
+from agent.secret import Secret
+from agent.steps.add_recovery_key import AddRecoveryKey
+from agent.steps.base import Step
+from agent.steps.bind_unlock import BindUnlock
+from agent.steps.build_initrd import BuildInitrd
+from agent.steps.clear_disks import ClearDisks
+from agent.steps.close_target import CloseTarget
+from agent.steps.configure_host import ConfigureHost
+from agent.steps.encrypt_root import EncryptRoot
+from agent.steps.escrow_recovery_key import EscrowRecoveryKey
+from agent.steps.install_boot_loader import InstallBootLoader
+from agent.steps.install_first_boot_kit import InstallFirstBootKit
+from agent.steps.make_bootable import MakeBootable
+from agent.steps.make_filesystems import MakeFilesystems
+from agent.steps.make_volumes import MakeVolumes
+from agent.steps.mirror_disks import MirrorDisks
+from agent.steps.mount_target import MountTarget
+from agent.steps.partition_disks import PartitionDisks
+from agent.steps.prove_target import ProveTarget
+from agent.steps.prove_unlock import ProveUnlock
+from agent.steps.remove_install_key import RemoveInstallKey
+from agent.steps.write_image import WriteImage
+from agent.target.initrd_network import initrd_network
+from agent.target.kernel_options import kernel_options
+from agent.target.kit import Kit, esp_sync, seal
+from agent.target.needs import Needs
+
+ROOT = Path("/run/bedplate/target")
+"""Where the new system is mounted while it is written."""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the list is made from."""
+
+    plan: Plan
+    inventory: Inventory
+    manifest: Manifest
+    source: Source
+    layout: Layout
+    advertisements: tuple[Advertisement, ...]
+    now: datetime
+
+    @property
+    def needs(self) -> Needs:
+        encryption = self.plan.encryption
+        return Needs.of(self.layout, encryption.unlock if encryption else None)
+
+    def options(self, machine_id: UUID) -> tuple[str, ...]:
+        """Return the kernel command line of the installed system."""
+        configure = self.plan.configure
+        names = {nic.mac: nic.name for nic in self.inventory.nics}
+        network = initrd_network(configure.network, names) if self.needs.tang else ()
+        return kernel_options(self.layout, machine_id, network, configure.kernel_options)
+
+
+def sequence(decided: Decided) -> tuple[Step, ...]:
+    """Return every step in its order."""
+    machine_id = uuid4()
+    install, recovery = Secret.random(), Secret.random()
+    return (
+        *_storage(decided.layout, install),
+        WriteImage(decided.manifest, decided.source, ROOT),
+        *_system(decided, machine_id),
+        *_keys(decided, install, recovery),
+        MakeBootable(
+            ROOT, decided.layout, decided.plan.id, decided.plan.hostname, decided.inventory.name
+        ),
+        CloseTarget(ROOT),
+    )
+
+
+def _storage(layout: Layout, key: Secret) -> Iterator[Step]:
+    yield ClearDisks(tuple(laid.disk for laid in layout.disks))
+    yield PartitionDisks(layout.disks)
+    if layout.arrays:
+        yield MirrorDisks(layout.arrays)
+    if layout.luks is not None:
+        yield EncryptRoot(layout.luks, key)
+    yield MakeVolumes(layout.group)
+    yield MakeFilesystems(layout.filesystems)
+    # The ESPs stay unmounted: vfat takes neither owners nor extended attributes of an archive.
+    esps = set(layout.esps)
+    yield MountTarget(tuple(fs for fs in layout.filesystems if fs not in esps), ROOT)
+
+
+def _system(decided: Decided, machine_id: UUID) -> Iterator[Step]:
+    """Yield what makes the image this host's, down to the boot entries; nothing boots yet."""
+    plan, layout = decided.plan, decided.layout
+    options = decided.options(machine_id)
+    yield ConfigureHost(ROOT, layout, plan.hostname, machine_id, plan.configure)
+    yield BuildInitrd(ROOT, decided.needs)
+    yield InstallBootLoader(ROOT, layout, machine_id, options)
+    yield InstallFirstBootKit(ROOT, _kit(decided))
+    yield ProveTarget(ROOT, layout, machine_id, options)
+
+
+def _kit(decided: Decided) -> Kit:
+    return esp_sync.kit(decided.layout) + seal.kit(
+        decided.plan, decided.inventory.name, decided.layout, decided.advertisements
+    )
+
+
+def _keys(decided: Decided, install: Secret, recovery: Secret) -> Iterator[Step]:
+    """Yield how the volume gets its keys; the install key goes when all others are proven."""
+    encryption, luks = decided.plan.encryption, decided.layout.luks
+    if encryption is None or luks is None:
+        return
+    provisional = seals_on_first_boot(encryption)
+    policy = encryption.unlock
+    unasked = tuple(server.url for server in encryption.tang if server.advertisement is not None)
+    yield AddRecoveryKey(luks.device, install, recovery)
+    yield BindUnlock(
+        luks.device, install, policy, decided.advertisements, encryption.tpm2.pcrs, provisional
+    )
+    yield ProveUnlock(luks.device, recovery, policy, unasked, provisional)
+    yield EscrowRecoveryKey(
+        luks=luks,
+        recovery_key=recovery,
+        certificates=encryption.recovery.escrow_to,
+        hostname=decided.plan.hostname,
+        machine_name=decided.inventory.name,
+        plan=str(decided.plan.id),
+        created=decided.now.isoformat(timespec="seconds"),
+    )
+    yield RemoveInstallKey(luks.device, install, recovery)

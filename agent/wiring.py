@@ -1,0 +1,212 @@
+"""The one place that picks real adapters; everything else takes what it is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from agent.adapters import command
+from agent.adapters.clevis import Clevis
+from agent.adapters.efi import Efibootmgr
+from agent.adapters.escrow import OpensslCms
+from agent.adapters.finish import finish
+from agent.adapters.images import HttpImages
+from agent.adapters.inventory import InventoryReader
+from agent.adapters.kernel import KernelKnobs
+from agent.adapters.luks import Cryptsetup
+from agent.adapters.mounts import SystemMounts
+from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
+from agent.adapters.tang import TangServers
+from agent.adapters.target import ChrootTarget
+from agent.adapters.tpm import TpmTools
+from agent.errors import MachineError, Problem
+from agent.find import CommandLine, Found, find_plan, plan_url
+from agent.inventory.model import Inventory
+from agent.machine import Machine
+from agent.payload.sign import PublicKey, load_trusted
+from agent.plan.model import Plan
+from agent.plan.parse import parse
+from agent.report.console import open_console
+from agent.report.http import HttpSink
+from agent.report.journal import JournalSink, PriorityFormatter, under_journal
+from agent.report.jsonl import JsonLines
+from agent.report.reporter import Reporter
+from agent.report.sink import Sink
+from agent.report.tail import LogTail
+from agent.resolve import Order, resolve
+from agent.session import Approve, run
+
+log = logging.getLogger(__name__)
+
+KEYS = Path("/etc/bedplate/keys")
+AUTHORITIES = Path("/etc/bedplate/ca")
+RUN = Path("/run/bedplate")
+FLUSH = 30.0
+"""Seconds to wait at the end for reports that were not delivered yet."""
+
+
+def read_inventory() -> Inventory:
+    return InventoryReader().read()
+
+
+def find_plan_here(inventory: Inventory) -> Found:
+    """Look for the plan in every place there is, in the order of design §2.1."""
+    line = CommandLine.parse(Path("/proc/cmdline").read_text())
+    return find_plan(
+        [
+            UrlPlan(plan_url(line, inventory), ca_bundle=_authorities()),
+            CredentialPlan(),
+            MediumPlan(command.run),
+        ]
+    )
+
+
+def decide(plan: bytes) -> Order:
+    """Resolve and check a plan on this machine, without events."""
+    wanted = parse(plan)
+    reporter = Reporter(str(wanted.id), "", ())
+    world = Live(reporter)
+    inventory = world.inventory()
+    world.follow(wanted, send=False)
+    return resolve(wanted, inventory, world.machine(), datetime.now(UTC), lambda done, total: None)
+
+
+def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
+    """Carry out one order with all its reporting, then finish as the plan says."""
+    tail = LogTail()
+    root = logging.getLogger()
+    root.addHandler(tail)
+    root.setLevel(logging.DEBUG)
+    with _sinks() as sinks:
+        reporter = Reporter("", "", sinks, tail=tail)
+        try:
+            ended = run(read_plan, Live(reporter), reporter, approve)
+        finally:
+            reporter.close(FLUSH)
+    finish(ended.finish, command.run, Efibootmgr(command.run), ended.esps)
+
+
+@dataclass
+class Live:
+    """This machine, for one run."""
+
+    reporter: Reporter
+    plan: Plan | None = None
+    reports: list[HttpSink] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def inventory(self) -> Inventory:
+        return read_inventory()
+
+    def follow(self, plan: Plan, *, send: bool = True) -> None:
+        """Open the plan's report sinks; with `send` events go there from now on."""
+        self.plan = plan
+        for report in plan.report:
+            sink = HttpSink(report.url, token=report.token, ca=_authorities())
+            self.reports.append(sink)
+            if send:
+                self.reporter.attach(sink)
+
+    def machine(self) -> Machine:
+        # Late: blivet loads libblockdev as it is imported, which a laptop does not have.
+        from agent.adapters.storage.adapter import BlivetStorage
+
+        run = command.run
+        return Machine(
+            storage=BlivetStorage(),
+            keys=Cryptsetup(run, command.attempt),
+            clevis=Clevis(run),
+            tang=TangServers(run),
+            tpm=TpmTools(run),
+            escrow=OpensslCms(run),
+            escrow_sink=self.reporter,
+            reports=HttpReports(self.reports, str(self.plan.id) if self.plan else ""),
+            firmware=Efibootmgr(run),
+            images=HttpImages(_trusted(), _authorities_text()),
+            mounts=SystemMounts(),
+            target=ChrootTarget(run),
+            kernel=KernelKnobs(),
+        )
+
+    def environment(self) -> Mapping[str, str | float]:
+        return {
+            "kernel": platform.release(),
+            "uptime": round(float(Path("/proc/uptime").read_text().split()[0]), 1),
+            "seconds": round(time.monotonic() - self.began, 1),
+        }
+
+
+@dataclass(frozen=True)
+class HttpReports:
+    """The report servers, asked before anything is erased whether they would listen."""
+
+    sinks: Sequence[HttpSink]
+    plan: str
+
+    def problems(self) -> Iterator[Problem]:
+        for number, sink in enumerate(self.sinks):
+            reason = sink.reachable(self.plan)
+            if reason is not None:
+                yield Problem(f"report[{number}]", reason)
+
+
+@contextmanager
+def _sinks() -> Iterator[list[Sink]]:
+    """Open what events are shown on: under systemd every console and the journal, else stderr."""
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        if under_journal(os.environ):
+            for handler in logging.getLogger().handlers:
+                if not isinstance(handler, LogTail):
+                    handler.setFormatter(PriorityFormatter())
+                    handler.setLevel(logging.INFO)
+            sinks.append(JournalSink(sys.stderr))
+            for console, term in _consoles():
+                sinks.append(open_console(stack.enter_context(console), term))
+        else:
+            sinks.append(open_console(sys.stderr, os.environ.get("TERM", "dumb")))
+        if os.geteuid() == 0:
+            RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sinks.append(JsonLines(RUN / "events.jsonl"))
+        yield sinks
+
+
+def _consoles() -> Iterator[tuple[TextIO, str]]:
+    """Open every active console; tty0 is whichever terminal is in front, and we own the first."""
+    active = Path("/sys/class/tty/console/active").read_text().split()
+    for name in dict.fromkeys("tty1" if name == "tty0" else name for name in active):
+        try:
+            console = Path("/dev", name).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115  # the caller closes it
+        except OSError as error:
+            log.warning("console %s: %s", name, error.strerror)
+        else:
+            yield console, "linux"
+
+
+def _trusted() -> Sequence[PublicKey]:
+    keys = sorted(KEYS.glob("*.pub"))
+    if not keys:
+        raise MachineError(
+            [Problem(str(KEYS), "holds no public key (*.pub): no image could be trusted")]
+        )
+    return load_trusted(keys)
+
+
+def _authorities() -> Path | None:
+    """Return the CA bundle baked into the live image, if there is one."""
+    bundle = AUTHORITIES / "ca.pem"
+    return bundle if bundle.exists() else None
+
+
+def _authorities_text() -> str | None:
+    bundle = _authorities()
+    return bundle.read_text() if bundle is not None else None
