@@ -41,7 +41,8 @@ class EventLog:
         507 when the plan's log is full; nothing is stored then.
         """
         with self._lock:
-            fresh = [event for event in events if not self._knows(event)]
+            once = {(event.machine, event.run, event.seq): event for event in reversed(events)}
+            fresh = [event for event in reversed(once.values()) if not self._knows(event)]
             lines = b"".join(event.line for event in fresh)
             if self._size + len(lines) > SIZE_LIMIT or self._too_scattered(fresh):
                 raise RefusalError(

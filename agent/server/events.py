@@ -44,11 +44,14 @@ class EventStore:
         events: Path,
         escrow: Path,
         plans: PlanStore,
+        *,
+        strangers: int = STRANGERS_LIMIT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._events = events
         self._escrow = escrow
         self._plans = plans
+        self._strangers = strangers
         self._clock = clock
         self._lock = threading.Lock()
         self._logs: dict[str, EventLog] = {}
@@ -115,7 +118,7 @@ class EventStore:
         with self._lock:
             found = found or self._logs.get(plan)
             if found is None:
-                if not known and len(self._logs) >= STRANGERS_LIMIT:
+                if not known and len(self._logs) >= self._strangers:
                     raise RefusalError(507, "too many plans that this server does not know")
                 found = self._logs[plan] = EventLog(self._path(plan))
         return found

@@ -26,6 +26,7 @@ from agent.server.refusal import RefusalError
 FILE_LIMIT = 1024 * 1024
 """Bytes of one plan."""
 COUNT_LIMIT = 10_000
+DEPTH_LIMIT = 50
 
 # Every scalar stays text: as YAML 1.1 has it, the MAC 52:54:00:12:34:56 is a number in base 60 and
 # the serial 0123 is 83.
@@ -43,7 +44,8 @@ class Identity:
     @classmethod
     def of(cls, macs: Sequence[str], serial: str, uuid: str) -> Identity:
         """Normalise; a MAC may have dashes and the `01-` that PXELINUX puts before it (BOOTIF)."""
-        return cls(frozenset(map(_mac, macs)), serial.strip(), uuid.strip().lower())
+        known = frozenset(_mac(mac) for mac in macs if mac.strip())
+        return cls(known, serial.strip(), uuid.strip().lower())
 
     def __str__(self) -> str:
         parts = [f"mac={mac}" for mac in sorted(self.macs)]
@@ -162,6 +164,7 @@ def _read(path: Path) -> PlanFile | Problem:
             content = file.read(FILE_LIMIT + 1)
         if len(content) > FILE_LIMIT:
             return Problem(path.name, f"is larger than {FILE_LIMIT} bytes")
+        _check_depth(content)
         document = yaml.load(content, _LOADER)  # noqa: S506  # knows no types but text
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         return Problem(path.name, plain(str(error), limit=300))
@@ -179,6 +182,18 @@ def _read(path: Path) -> PlanFile | Problem:
         ),
         tokens=tuple(_tokens(document.get("report"))),
     )
+
+
+def _check_depth(content: bytes) -> None:
+    """Raise `ValueError` for nesting on which libyaml's composer would overflow the C stack."""
+    depth = 0
+    for event in yaml.parse(content, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH_LIMIT:
+            raise ValueError(f"is nested deeper than {DEPTH_LIMIT}")
 
 
 def _tokens(report: object) -> Iterator[Secret]:
