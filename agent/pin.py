@@ -12,7 +12,9 @@ import json
 from collections.abc import Sequence
 
 from agent.keyslots import METADATA_SIZE
-from agent.machine import Advertisement
+from agent.machine import Advertisement, Tang
+from agent.plan.encryption import Encryption
+from agent.plan.encryption import Tang as TangServer
 from agent.plan.unlock import Policy
 
 MAX_ARGUMENT = 128 * 1024 - 1
@@ -48,6 +50,20 @@ def sss_config(policy: Policy, servers: Sequence[Advertisement], pcrs: Sequence[
     return json.dumps(config, separators=(",", ":"))
 
 
+def seals_on_first_boot(encryption: Encryption) -> bool:
+    """Tell whether the binding made while installing is provisional (decision 0003)."""
+    return encryption.unlock.tpm2 and encryption.tpm2.seal == "first-boot"
+
+
+def verified(server: TangServer, tang: Tang) -> Advertisement:
+    """Return a server's advertisement, the plan's own or the one it answers; `StepError` if bad."""
+    if server.advertisement is not None:
+        return tang.verify(server.url, server.advertisement.text, server.thumbprint)
+    # The plan demands one of the two.
+    assert server.thumbprint is not None
+    return tang.advertisement(server.url, server.thumbprint)
+
+
 def tpm2_config(pcrs: Sequence[int]) -> dict[str, str]:
     """Return the configuration of the tpm2 pin alone.
 
@@ -62,7 +78,12 @@ def header_need(policy: Policy, servers: Sequence[Advertisement], bindings: int)
 
     Counted with the recovery key and the install key beside them.
     """
-    return _VOLUME + (bindings + 2) * _KEYSLOT + bindings * token_size(policy, servers)
+    return _VOLUME + 2 * _KEYSLOT + bindings * binding_size(policy, servers)
+
+
+def binding_size(policy: Policy, servers: Sequence[Advertisement]) -> int:
+    """Return the bytes of one more binding in the header: keyslot and token, a little too many."""
+    return _KEYSLOT + token_size(policy, servers)
 
 
 def header_room(metadata_size: int = METADATA_SIZE) -> int:

@@ -76,6 +76,12 @@ class Cryptsetup:
         numbers = sorted(int(number) for number in metadata["keyslots"])
         return tuple(Keyslot(number, tokens.get(number)) for number in numbers)
 
+    def room(self, device: Path) -> int:
+        """Return the bytes that are free in the header's JSON area for keyslots and tokens."""
+        metadata = dump(self._run, device)
+        used = len(json.dumps(metadata, separators=(",", ":")))  # as libcryptsetup writes it
+        return int(metadata["config"]["json_size"]) - used
+
     def _is_empty(self, device: Path, slot: int | None) -> bool:
         return slot is not None and slot not in {each.number for each in self.keyslots(device)}
 
