@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from agent.plan.part import shown, text_required
+from agent.plan.part import Kind, shown, text_required
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 # RFC 7638 section 3.2 and RFC 8037 section 2: the members a thumbprint is made of.
@@ -117,7 +117,9 @@ def _is_key(key: object) -> bool:
 
 Advertised = Annotated[
     Advertisement,
+    Kind("advertisement (mapping, or JSON text)"),
     PlainValidator(parse_advertisement),
+    PlainSerializer(Advertisement.jws),
     WithJsonSchema(
         {
             "anyOf": [

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
+from agent.plan.part import Kind
+
 RSA_SMALLEST = 3072  # NIST SP 800-57 part 1, table 4: 128 bits of strength
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 LONGEST = 32768
@@ -73,6 +75,7 @@ def _first_line(error: Exception) -> str:
 
 Certificate = Annotated[
     StrictStr,
+    Kind("certificate (PEM)"),
     AfterValidator(parse_certificate),
     WithJsonSchema({"type": "string", "pattern": "-----BEGIN CERTIFICATE-----"}),
 ]

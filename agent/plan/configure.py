@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field, StrictStr
 
 from agent.plan.network import EVERY_WIRED_BY_DHCP, Network, network_faults
-from agent.plan.part import Fault, Part, shown
+from agent.plan.part import Fault, Kind, Part, shown
 from agent.plan.ssh import AuthorizedKey
 from agent.plan.text import AbsolutePath
 
@@ -19,19 +19,19 @@ _KERNEL_OPTION = re.compile(r"[!#-&(-~]{1,512}")  # printable ASCII without blan
 
 # The installation decides these; a second value on the command line would fight with it.
 OURS_ON_THE_COMMAND_LINE = ("root", "rootflags", "resume", "init", "initrd", "BOOT_IMAGE")
-OUR_PREFIXES = ("rd.luks", "rd.md", "rd.lvm", "bedplate.", "systemd.verity", "luks.")
+OUR_PREFIXES = ("rd.luks", "rd.md", "rd.lvm", "luks.", "bedplate.")
 OUR_FILES = frozenset(
     {
         "/etc/crypttab",
         "/etc/fstab",
         "/etc/hostname",
+        "/etc/kernel/cmdline",
         "/etc/machine-id",
         "/etc/mdadm.conf",
         "/etc/mdadm/mdadm.conf",
-        "/etc/kernel/cmdline",
     }
 )
-VIRTUAL = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108 – refused, not used
+NOT_KEPT = ("/dev", "/proc", "/run", "/sys", "/tmp")  # noqa: S108 – refused, not used
 
 
 def parse_user(text: str) -> str:
@@ -59,15 +59,22 @@ def parse_kernel_option(text: str) -> str:
 
 
 class File(Part):
-    """A file that is written into the installed system, owned by root."""
+    """A file that is written into the installed system, owned by root.
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"owner", "group", "source", "url", "encoding", "append", "selinux"}
-    )
+    Files that the installation writes itself, such as `/etc/fstab`, are refused.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"group", "owner"})
+    example: ClassVar[str] = """\
+path: /etc/motd
+mode: "0644"
+content: |
+  Installed by Bedplate.
+"""
 
     path: AbsolutePath = Field(description="where; folders above it are made if need be")
-    mode: Annotated[StrictStr, AfterValidator(parse_mode)] = Field(
-        "0644", description="permissions in octal; quote them"
+    mode: Annotated[StrictStr, Kind("octal digits"), AfterValidator(parse_mode)] = Field(
+        "0644", description="permissions, in quotes"
     )
     content: StrictStr = Field(description="the text of the file", repr=False)
 
@@ -81,53 +88,50 @@ class File(Part):
     def _path(self) -> Iterator[Fault]:
         if self.path in OUR_FILES:
             yield Fault(("path",), f"{self.path} is written by the installation itself")
-        if self.path == "/" or "/" + self.path.split("/")[1] in VIRTUAL:
+        if self.path == "/" or "/" + self.path.split("/")[1] in NOT_KEPT:
             yield Fault(("path",), f"{self.path} would not be there after a reboot")
 
 
+Account = Annotated[StrictStr, Kind("account"), AfterValidator(parse_user)]
+KernelOption = Annotated[StrictStr, Kind("kernel option"), AfterValidator(parse_kernel_option)]
 Keys = Annotated[tuple[AuthorizedKey, ...], Field(min_length=1)]
-AuthorizedKeys = Mapping[Annotated[StrictStr, AfterValidator(parse_user)], Keys]
 
 
 class Configure(Part):
-    """What is written into the installed system for this host."""
+    """What the image does not know about this host, written into the installed system."""
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {
-            "timezone",
-            "locale",
-            "keymap",
-            "users",
-            "packages",
-            "scripts",
-            "commands",
-            "cloud_init",
-            "selinux",
-            "ntp",
-            "proxy",
-        }
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"keymap", "locale", "timezone"})
+    example: ClassVar[str] = """\
+network: {dhcp: yes}
+ssh_authorized_keys:
+  root:
+    - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHc8hKnSJ6PK4Yr/PRQ7jlq5GlWGNiN3IM8P1Ip5xBET admin
+files:
+  - {path: /etc/motd, mode: "0644", content: "Installed by Bedplate.\\n"}
+kernel_options: ["console=tty0", "console=ttyS0,115200"]
+"""
 
     network: Network = Field(
-        EVERY_WIRED_BY_DHCP,
-        description="{dhcp: yes} for every wired interface, or a list of interfaces",
+        EVERY_WIRED_BY_DHCP, description="the interfaces, or one mapping for every wired one"
     )
-    ssh_authorized_keys: AuthorizedKeys = Field(
+    ssh_authorized_keys: Mapping[Account, Keys] = Field(
         {}, description="public keys that may log in, by account"
     )
     files: tuple[File, ...] = Field((), description="files to write")
-    kernel_options: tuple[Annotated[StrictStr, AfterValidator(parse_kernel_option)], ...] = Field(
-        (), description="added to the kernel command line of the installed system"
+    kernel_options: tuple[KernelOption, ...] = Field(
+        (),
+        description="added to the kernel command line; `root=`, `rd.luks…` and the like are the "
+        "installation's own",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._network(), self._files()
+        return self._interfaces(), self._files_differ()
 
-    def _network(self) -> Iterator[Fault]:
+    def _interfaces(self) -> Iterator[Fault]:
         for path, message in network_faults(self.network):
             yield Fault(("network", *path), message)
 
-    def _files(self) -> Iterator[Fault]:
+    def _files_differ(self) -> Iterator[Fault]:
         paths = [file.path for file in self.files]
         for number, path in enumerate(paths):
             if path in paths[:number]:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, StrictBool
 
-from agent.plan.part import Fault, Part, listed, one_of
+from agent.plan.part import Fault, OneOrMany, Part, listed, one_of
 from agent.plan.size import Condition
 from agent.plan.text import AbsolutePath, Word
 
@@ -16,32 +16,41 @@ Erase = Literal["refuse-foreign", "owned", "any"]
 
 T = TypeVar("T")
 # One value, or a list of at least one.
-OneOrMore = Annotated[tuple[T, ...], BeforeValidator(listed), Field(min_length=1)]
+OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(listed), OneOrMany()]
 TRANSPORTS = ("nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc")
 
 
 class Where(Part):
-    """What a disk must be. Of the values of one key any may match; every key must.
+    """What a disk must be.
 
-    `size` is the exception: all its conditions must hold.
+    A disk must meet every key that is given, with any one of its values; of `size` all conditions
+    must hold. Disks on USB and memory cards match only where `transport`, `serial`, `wwn` or `path`
+    names them.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"controller", "vendor", "firmware", "sector_size"})
+    later: ClassVar[frozenset[str]] = frozenset({"controller"})
+    example: ClassVar[str] = """\
+transport: [nvme, sata]
+size: [">= 400 GB", "< 2 TB"]
+rotational: false
+"""
 
-    transport: OneOrMore[
-        Annotated[Transport, one_of(TRANSPORTS, later=("fc", "iscsi", "nvme-of", "fcoe"))]
-    ] = Field((), description="how the disk is attached")
+    transport: OneOrMore[Annotated[Transport, one_of(TRANSPORTS, later=("fc", "iscsi"))]] = Field(
+        (), description="how the disk is attached"
+    )
     size: OneOrMore[Condition] = Field(
-        (), description="comparisons with its size, with <, <=, ==, >= or >; all must hold"
+        (), description="comparisons with its size, by `<`, `<=`, `==`, `>=` or `>`"
     )
     rotational: StrictBool | None = Field(
         None, description="true for spinning disks only, false for solid state only"
     )
     serial: OneOrMore[Word] = Field((), description="serial numbers")
-    wwn: OneOrMore[Word] = Field((), description="World Wide Names, eui. and nvme. too")
-    model: OneOrMore[Word] = Field((), description="models, exactly as the disk says it")
+    wwn: OneOrMore[Word] = Field((), description="World Wide Names, as udev shows them")
+    model: OneOrMore[Word] = Field((), description="models, exactly as the disk tells them")
     path: OneOrMore[AbsolutePath] = Field(
-        (), description="device paths; links below /dev/disk/by-path are the ones that last"
+        (),
+        description="device paths, also with `*` and `?`; names such as `/dev/sda` may change from "
+        "boot to boot, those below `/dev/disk/by-path` stay",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
@@ -54,11 +63,18 @@ class Where(Part):
 
 
 class Disks(Part):
-    """The disks that are taken: exactly `count` disks of the machine must match `where`."""
+    """The disks that are taken.
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"secure_erase", "different_controllers", "data", "spare"}
-    )
+    Exactly `count` disks of the machine must match `where`. More or fewer are a problem that lists
+    every disk with the reason why it does or does not match; none is ever picked by chance.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"data", "secure_erase"})
+    example: ClassVar[str] = """\
+count: 2
+where: {transport: nvme, size: ">= 400 GB"}
+erase: refuse-foreign
+"""
 
     count: Annotated[Literal[1, 2], one_of((1, 2), later=(3, 4))] = Field(
         description="1 for a single disk, 2 for a mirror"
@@ -68,9 +84,9 @@ class Disks(Part):
     )
     erase: Annotated[Erase, one_of(("refuse-foreign", "owned", "any"))] = Field(
         "refuse-foreign",
-        description="what may be destroyed: refuse-foreign takes disks that are blank or carry an "
-        "installation of ours, owned only those with an installation of ours on this machine, "
-        "any takes whatever matches",
+        description="what may be destroyed: `refuse-foreign` takes disks that are blank or carry "
+        "an installation of ours, `owned` only those with an installation of ours on this machine, "
+        "`any` whatever matches",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
@@ -78,8 +94,8 @@ class Disks(Part):
 
     def _enough_are_named(self) -> Iterator[Fault]:
         for key in ("serial", "wwn", "path"):
-            named = getattr(self.where, key)
-            if named and len(set(named)) < self.count:
-                yield Fault(
-                    ("where", key), f"names {len(set(named))} disk, count asks for {self.count}"
-                )
+            named = set(getattr(self.where, key))
+            pattern = key == "path" and any(set(name) & set("*?[") for name in named)
+            if named and not pattern and len(named) < self.count:
+                message = f"names {len(named)} disk, count asks for {self.count}"
+                yield Fault(("where", key), message)

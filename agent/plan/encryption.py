@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 
 from agent.plan.advertisement import Advertised
 from agent.plan.certificate import Certificate
-from agent.plan.part import Fault, Part, one_of, shown
+from agent.plan.part import Fault, Kind, Part, one_of, shown
 from agent.plan.text import Url
 from agent.plan.unlock import Unlock
 
@@ -24,8 +24,8 @@ DIFFER_AFTER_INSTALL = frozenset({4, 5, 8, 9, 10, 11, 12, 13, 14, 15})
 RESETTABLE = frozenset({16, 23})  # TCG PC Client profile: any program may reset these
 
 WHY_TRUST = (
-    "needs a thumbprint (jose jwk thp, tang-show-keys) or an advertisement: whichever server "
-    "answered at that address would be trusted otherwise"
+    "needs a thumbprint (tang-show-keys prints it) or an advertisement: otherwise whichever server "
+    "answers at that address would be trusted, and the agent never takes one unseen"
 )
 
 
@@ -38,51 +38,63 @@ def parse_thumbprint(text: str) -> str:
     return text
 
 
-Thumbprint = Annotated[StrictStr, AfterValidator(parse_thumbprint)]
+Thumbprint = Annotated[StrictStr, Kind("thumbprint"), AfterValidator(parse_thumbprint)]
 
 
 class Tang(Part):
-    """A Tang server and why to believe it is the right one."""
+    """A Tang server, and why to believe it is the right one.
 
-    url: Url = Field(description="address; an IP address spares the initrd a name server")
+    With an advertisement the server need not be reachable during the installation. With a
+    thumbprint it must be, and must show a signing key that has it. With both, the advertisement
+    must have that key. One of the two is needed: nobody is there to look at a key and say yes.
+    """
+
+    example: ClassVar[str] = """\
+url: http://10.0.0.7:7500
+thumbprint: JZXd7eACA60ReRHo5ykcz0UgYrPOzjXDTdyWTz0hNjQ
+"""
+
+    url: Url = Field(description="address; with an IP address the initrd needs no name server")
     thumbprint: Thumbprint | None = Field(
-        None, description="SHA-256 thumbprint of its signing key, as tang-show-keys prints it"
+        None, description="SHA-256 thumbprint of its signing key, as `tang-show-keys` prints it"
     )
     advertisement: Advertised | None = Field(
-        None,
-        description="what its /adv answers, as JSON: trusted as it is, and the server "
-        "need not be reachable during the installation",
+        None, description="what its `/adv` answers; trusted as it is"
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return (self._trust(),)
+        return self._trust(), self._agree()
 
     def _trust(self) -> Iterator[Fault]:
         if self.thumbprint is None and self.advertisement is None:
             yield Fault((), WHY_TRUST)
-        if (
-            self.thumbprint
-            and self.advertisement
-            and not self.advertisement.signed_by(self.thumbprint)
-        ):
-            yield Fault(
-                ("thumbprint",), f"no key of the advertisement has the thumbprint {self.thumbprint}"
-            )
+
+    def _agree(self) -> Iterator[Fault]:
+        thumbprint, advertisement = self.thumbprint, self.advertisement
+        if thumbprint and advertisement and not advertisement.signed_by(thumbprint):
+            message = f"no signing key of the advertisement has the thumbprint {thumbprint}"
+            yield Fault(("thumbprint",), message)
 
 
 class Tpm2(Part):
-    """What the TPM checks before it hands out its share."""
+    """What the TPM checks before it hands out its share.
 
-    later: ClassVar[frozenset[str]] = frozenset({"pcr_bank", "pcr_digest", "pin", "public_key"})
+    `seal: first-boot` binds to this machine's TPM during the installation, and adds the registers
+    when the installed system first runs and they hold its own values; until then the report says
+    `provisional`. `seal: now` takes the values of the live image, which is right where both measure
+    the same: one key signs both chains, or Secure Boot is off.
+    """
+
+    example: ClassVar[str] = """\
+pcrs: [7]
+seal: first-boot
+"""
 
     pcrs: tuple[StrictInt, ...] = Field(
-        (7,), description="registers of the SHA-256 bank that must be as they were when sealed"
+        (7,), description="registers of the SHA-256 bank; 7 holds the state of Secure Boot"
     )
     seal: Annotated[Seal, one_of(("first-boot", "now"), later=("predict",))] = Field(
-        "first-boot",
-        description="first-boot binds to the TPM alone and adds the registers when the installed "
-        "system first runs; now takes their present values, right where the live image and the "
-        "installed system measure the same",
+        "first-boot", description="when the registers' values are taken"
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
@@ -110,27 +122,64 @@ class Tpm2(Part):
 
 
 class Recovery(Part):
-    """Who can open the disks when neither Tang nor the TPM does."""
+    """The recovery key that every encrypted installation has, in a key slot of its own.
+
+    It leaves the machine once, in a CMS envelope that the key of any one of these certificates
+    opens with plain `openssl cms -decrypt`; the installation ends only after a report's server has
+    acknowledged it. Certificates must have an RSA key of 3072 bits or more, or one on P-256, P-384
+    or P-521, and must not be those of an authority.
+    """
+
+    example: ClassVar[str] = """\
+escrow_to:
+  - |
+    -----BEGIN CERTIFICATE-----
+    MIIBnTCCAUKgAwIBAgIUEtO/HsuCpn/7Ooi7XL3EjGr/RI8wCgYIKoZIzj0EAwIw
+    HTEbMBkGA1UEAwwSZXNjcm93LmV4YW1wbGUuY29tMB4XDTI2MTEyMjE3MDcxN1oX
+    DTM2MTExOTE3MDcxN1owHTEbMBkGA1UEAwwSZXNjcm93LmV4YW1wbGUuY29tMFkw
+    EwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEvmSbX40pOx2HGi92IS+xN6BlND1rApiE
+    AAtNTNt+msj/G4f/8IfnMDPrNad7DA58/FUexCnv5ZpR5hG781XiSaNgMF4wHQYD
+    VR0OBBYEFK/ciVjT+QuluDXbrMbJbaU40l/0MB8GA1UdIwQYMBaAFK/ciVjT+Qul
+    uDXbrMbJbaU40l/0MAwGA1UdEwEB/wQCMAAwDgYDVR0PAQH/BAQDAgMIMAoGCCqG
+    SM49BAMCA0kAMEYCIQCC56891QiRCqZ6lRlG9m/X+8DclcL4vCX7BY7yyROGZAIh
+    APZlvic8C6QLTVN9ACz5aRWzLSWlLROCOtim4KAgECXd
+    -----END CERTIFICATE-----
+"""
 
     escrow_to: tuple[Certificate, ...] = Field(
-        description="PEM certificates; each of their keys opens the recovery key's envelope",
-        min_length=1,
-        max_length=16,
+        description="who may open the recovery key's envelope", min_length=1, max_length=16
     )
 
 
 class Encryption(Part):
-    """One LUKS2 container below all volumes."""
+    """One LUKS2 container below all volumes, so that a boot unlocks once.
 
-    later: ClassVar[frozenset[str]] = frozenset({"passphrase", "cipher", "integrity", "discard"})
+    `unlock` is one of
+
+        tpm2 and tang           the TPM and the Tang server must both answer
+        tpm2 or tang            either is enough
+        tpm2                    the TPM alone
+        tang                    the Tang server alone
+        tpm2 and 1 of tang      with several servers: how many of them must answer
+    """
+
+    example: ClassVar[str] = f"""\
+unlock: tpm2 and tang
+tang:
+  - url: http://10.0.0.7:7500
+    thumbprint: JZXd7eACA60ReRHo5ykcz0UgYrPOzjXDTdyWTz0hNjQ
+recovery:
+  {"  ".join(Recovery.example.splitlines(keepends=True))}"""
 
     unlock: Unlock = Field(description="what opens the disks at boot without a person")
     tang: tuple[Tang, ...] = Field((), description="the Tang servers", max_length=16)
     tpm2: Tpm2 = Field(Tpm2(), description="how the TPM takes part")
     fips: StrictBool = Field(
-        False, description="only algorithms FIPS 140 knows: PBKDF2, AES-XTS with 512-bit keys"
+        False,
+        description="true allows only what FIPS 140 knows: PBKDF2 in every key slot, AES-XTS with "
+        "a 512-bit key. Whether the installed system runs in FIPS mode is the image's business",
     )
-    recovery: Recovery = Field(description="the recovery key that every installation has")
+    recovery: Recovery = Field(description="who opens the disks when nothing else does")
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
         return self._tang_answers(), self._tpm2_is_used(), self._servers_differ()
@@ -138,16 +187,16 @@ class Encryption(Part):
     def _tang_answers(self) -> Iterator[Fault]:
         policy, servers = self.unlock, len(self.tang)
         if policy.tang and not servers:
-            yield Fault(("tang",), f'is missing: unlock is "{policy}", so name at least one server')
+            message = f'is missing: unlock is "{policy}", so name at least one server'
+            yield Fault(("tang",), message)
         elif policy.tang > servers:
-            yield Fault(
-                ("unlock",), f"{policy.tang} Tang servers must answer, the plan names {servers}"
-            )
+            message = f"{policy.tang} Tang servers must answer, the plan names {servers}"
+            yield Fault(("unlock",), message)
         elif policy.tang and servers > 1 and not policy.counted:
             yield Fault(
                 ("unlock",),
                 f'"{policy}" does not say how many of the {servers} Tang servers must answer: '
-                f"write it as 1 of tang or {servers} of tang",
+                f"write 1 of tang or {servers} of tang",
             )
         if servers and not policy.tang:
             yield Fault(("tang",), f'is never used: unlock is "{policy}"')

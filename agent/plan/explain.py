@@ -47,6 +47,8 @@ def still_wrong(node: Node, part: type[Part], path: Path = ()) -> Iterator[tuple
                 yield from still_wrong(value, inner, below)
     given = {name for name in values if node.at(name) is not None}
     partial = part.model_construct(_fields_set=given, **values)
+    for name in part.model_fields.keys() - values.keys():
+        partial.__dict__.pop(name, None)  # it has the default, which is not what the plan says
     for group in partial.checks():
         with contextlib.suppress(AttributeError):  # the group needs a field that is not right
             for fault in group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 from uuid import UUID
 
 from pydantic import Field
@@ -38,25 +39,34 @@ PLACEHOLDER_UUIDS = frozenset(
 
 
 class Identity(Part):
-    """What the machine must be; everything that is given must match."""
+    """The machine the plan is for, by at least one of these keys.
+
+    All that are given must match, otherwise nothing is touched. Serial numbers and UUIDs that many
+    boards share, such as `To be filled by O.E.M.`, are refused.
+    """
+
+    example: ClassVar[str] = """\
+mac: 52:54:00:12:34:56
+serial: "CZ1234"
+"""
 
     mac: Mac | None = Field(None, description="MAC address of one of its wired interfaces")
     serial: Word | None = Field(None, description="serial number of the system, as DMI has it")
     uuid: Uuid | None = Field(None, description="UUID of the system, as DMI has it")
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._names_one(), self._placeholders()
+        return self._names_one(), self._serial(), self._uuid()
 
     def _names_one(self) -> Iterator[Fault]:
         if self.mac is None and self.serial is None and self.uuid is None:
             yield Fault((), "names no machine: give mac, serial or uuid, or several of them")
 
-    def _placeholders(self) -> Iterator[Fault]:
+    def _serial(self) -> Iterator[Fault]:
         if self.serial is not None and self.serial.lower() in PLACEHOLDER_SERIALS:
-            yield Fault(
-                ("serial",), f'"{self.serial}" is a placeholder that many boards share: use the mac'
-            )
+            message = f'"{self.serial}" is a placeholder that many boards share: use the mac'
+            yield Fault(("serial",), message)
+
+    def _uuid(self) -> Iterator[Fault]:
         if self.uuid in PLACEHOLDER_UUIDS:
-            yield Fault(
-                ("uuid",), f"{self.uuid} is a placeholder that many boards share: use the mac"
-            )
+            message = f"{self.uuid} is a placeholder that many boards share: use the mac"
+            yield Fault(("uuid",), message)

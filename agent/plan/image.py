@@ -13,9 +13,18 @@ from agent.plan.text import Url
 
 
 class Image(Part):
-    """The image, by the address of its signed manifest."""
+    """The image, by the address of its signed manifest.
 
-    later: ClassVar[frozenset[str]] = frozenset({"oci", "verify", "keys", "tree", "disk", "proxy"})
+    The signature lies beside it (`.sig`), the manifest says where the payload lies. Which keys are
+    trusted is a matter of the live image, not of the plan.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"oci", "verify"})
+    example: ClassVar[str] = """\
+manifest:
+  - https://images.example.com/debian13.json
+  - https://mirror.example.com/debian13.json
+"""
 
     manifest: OneOrMore[Url] = Field(
         description="where the manifest lies; several addresses are mirrors, tried in this order"

@@ -2,8 +2,8 @@
 
 Built on the events of PyYAML's parser and not on its constructors, so that depth and size are
 bounded while reading, nothing recurses on the input, and every value remembers what was written:
-YAML 1.1 reads `0644`, `no` and `10:20:30:40:50:59` as numbers and truth values, and messages must
-be able to say so. Messages here quote no values, because what is there may be a secret.
+YAML 1.1 reads `0644` and `no` as a number and a truth value, and messages must be able to say so.
+Messages here quote no values, because what is there may be a secret.
 """
 
 from __future__ import annotations
@@ -251,8 +251,10 @@ class _Reader:
             return text
         tag = self.constructor.resolve(yaml.ScalarNode, text, (True, False))
         construct = _CONSTRUCTORS.get(tag)
-        if construct is None:
-            return text  # and times, which the plan reads itself
+        # Times are read by the plan. Numbers to the base 60 are a thing of YAML 1.1 alone, and what
+        # a plan has of that form is a MAC address.
+        if construct is None or (":" in text and tag != "tag:yaml.org,2002:bool"):
+            return text
         try:
             value: Scalar = construct(self.constructor, yaml.ScalarNode(tag, text))
         except ValueError:

@@ -29,9 +29,9 @@ def known_version(value: object) -> object:
 
 
 class Plan(Part):
-    """One install order for one machine; carried out there once and nowhere else."""
+    """One install order for one machine."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"overlays", "not_before", "challenge", "base"})
+    later: ClassVar[frozenset[str]] = frozenset({"overlays"})
 
     version: Annotated[Literal[1], BeforeValidator(known_version)] = Field(
         description="version of the plan's form"
@@ -42,7 +42,7 @@ class Plan(Part):
     expires: Time | None = Field(None, description="after this the plan is refused")
     machine: Identity = Field(description="the machine it is for; refused everywhere else")
     hostname: HostName = Field(description="host name of the installed system")
-    disks: Disks = Field(description="the disks it takes")
+    disks: Disks = Field(description="the disks that are taken")
     storage: Storage = Field(Storage(), description="what lies on them")
     encryption: Encryption | None = Field(
         None, description="how they are encrypted; without it they are not"
@@ -63,14 +63,10 @@ class Plan(Part):
         preset = load_preset(self.storage.preset)
         for number, volume in enumerate(self.storage.volumes):
             if volume.size is None and not volume.grow and preset.volume(volume.mount) is None:
-                yield Fault(
-                    ("storage", "volumes", number),
-                    f"{volume.mount} is not a volume of {preset.name}: give size or grow",
-                )
+                message = f"{volume.mount} is not a volume of {preset.name}: give size or grow"
+                yield Fault(("storage", "volumes", number), message)
 
     def _escrow_is_acknowledged(self) -> Iterator[Fault]:
         if self.encryption is not None and not self.report:
-            yield Fault(
-                ("report",),
-                "is missing: the recovery key's envelope needs a server that acknowledges it",
-            )
+            message = "is missing: the recovery key's envelope needs a server that acknowledges it"
+            yield Fault(("report",), message)

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema
 
 from agent.plan.disks import OneOrMore
-from agent.plan.part import Fault, Part, one_of, shown
+from agent.plan.part import Fault, Kind, OneOrMany, Part, one_of, shown
 from agent.plan.text import InterfaceAddress, IpAddress, Mac
 
 Dhcp = Literal["yes", "no", "ipv4", "ipv6"]
+DHCP: tuple[Dhcp, ...] = ("yes", "no", "ipv4", "ipv6")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ is 16 with the final NUL
 
 
@@ -34,12 +35,17 @@ def as_interfaces(value: object) -> object:
 
 
 class Match(Part):
-    """Which interface is meant; without a key every wired one is."""
+    """Which interface is meant: one of the two keys.
 
-    later: ClassVar[frozenset[str]] = frozenset({"driver", "path", "pci"})
+    Without it every wired interface is meant.
+    """
+
+    example: ClassVar[str] = """\
+mac: 52:54:00:12:34:56
+"""
 
     mac: Mac | None = Field(None, description="its MAC address")
-    name: Annotated[StrictStr, AfterValidator(parse_name)] | None = Field(
+    name: Annotated[StrictStr, Kind("interface name"), AfterValidator(parse_name)] | None = Field(
         None, description="its name, as the installed system will call it"
     )
 
@@ -47,26 +53,47 @@ class Match(Part):
     def everything(self) -> bool:
         return self.mac is None and self.name is None
 
+    def checks(self) -> tuple[Iterator[Fault], ...]:
+        return (self._one_key(),)
+
+    def _one_key(self) -> Iterator[Fault]:
+        if self.mac is not None and self.name is not None:
+            yield Fault(("name",), "there is a mac too: one of them says which interface is meant")
+
 
 class Interface(Part):
-    """One network interface."""
+    """A network interface of the installed system.
+
+    A mapping instead of a list stands for every wired interface: `network: {dhcp: yes}`.
+    """
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"vlan", "vlans", "bond", "bridge", "routes", "mtu", "search", "domains", "wifi", "ipv6"}
+        {"bond", "bridge", "domains", "mtu", "routes", "vlan"}
     )
+    example: ClassVar[str] = """\
+match: {mac: 52:54:00:12:34:56}
+addresses: [192.0.2.7/24, "2001:db8::7/64"]
+gateway: [192.0.2.1, "2001:db8::1"]
+dns: [192.0.2.53]
+"""
 
     match: Match = Field(Match(), description="which interface; without it every wired one")
-    dhcp: Annotated[Dhcp, one_of(("yes", "no", "ipv4", "ipv6")), BeforeValidator(spelled)] = Field(
-        "no", description="yes for both families, or the one family that is asked for"
+    dhcp: Annotated[
+        Dhcp,
+        one_of(DHCP),
+        BeforeValidator(spelled),
+        WithJsonSchema({"enum": [*DHCP, True, False]}),
+    ] = Field(
+        "no", description="`yes` for both families, or the one family that is asked for an address"
     )
-    addresses: tuple[InterfaceAddress, ...] = Field((), description="addresses with prefix length")
+    addresses: tuple[InterfaceAddress, ...] = Field((), description="fixed addresses")
     gateway: OneOrMore[IpAddress] = Field(
         (), description="default gateway, at most one of each family"
     )
     dns: tuple[IpAddress, ...] = Field((), description="name servers")
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._is_used(), self._is_one_interface(), self._gateways()
+        return self._is_used(), self._is_one_interface(), self._gateways(), self._no_repeats()
 
     def _is_used(self) -> Iterator[Fault]:
         if self.dhcp == "no" and not self.addresses:
@@ -74,11 +101,8 @@ class Interface(Part):
 
     def _is_one_interface(self) -> Iterator[Fault]:
         if self.match.everything and self.addresses:
-            yield Fault(
-                ("match",), "is missing: addresses belong to one interface, give mac or name"
-            )
-        if self.match.mac and self.match.name:
-            yield Fault(("match",), "has mac and name: one of them says which interface is meant")
+            message = "is missing: addresses belong to one interface, give its mac or name"
+            yield Fault(("match",), message)
 
     def _gateways(self) -> Iterator[Fault]:
         families: set[int] = set()
@@ -88,12 +112,18 @@ class Interface(Part):
             families.add(gateway.version)
             near = any(gateway in address.network for address in self.addresses)
             if not near and not gateway.is_link_local:
-                yield Fault(
-                    ("gateway", number), f"{gateway} lies in the network of none of the addresses"
-                )
+                message = f"{gateway} lies in the network of none of the addresses"
+                yield Fault(("gateway", number), message)
+
+    def _no_repeats(self) -> Iterator[Fault]:
+        for number, address in enumerate(self.addresses):
+            if address.ip in [other.ip for other in self.addresses[:number]]:
+                yield Fault(("addresses", number), f"{address.ip} is there twice")
 
 
-Network = Annotated[tuple[Interface, ...], BeforeValidator(as_interfaces), Field(min_length=1)]
+Network = Annotated[
+    tuple[Interface, ...], Field(min_length=1), BeforeValidator(as_interfaces), OneOrMany()
+]
 EVERY_WIRED_BY_DHCP = (Interface(dhcp="yes"),)
 
 

@@ -9,10 +9,17 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
 
 NOT_YET = "is not supported yet by this version"
 Path = tuple[str | int, ...]
@@ -35,6 +42,8 @@ class Part(BaseModel):
 
     # Keys of a later version: refused by name, so that an operator knows the spelling was right.
     later: ClassVar[frozenset[str]] = frozenset()
+    # The part as YAML, for the manual and for the test that reads it back.
+    example: ClassVar[str] = ""
 
     def checks(self) -> Iterable[Iterable[Fault]]:
         """Return what is wrong between fields that are each right, as lazy groups.
@@ -50,6 +59,23 @@ class Part(BaseModel):
             text = "; ".join(fault.message for fault in faults)
             raise PydanticCustomError("faults", "{text}", {"text": text, "faults": faults})
         return self
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the manual names a kind of text or number; says nothing to pydantic."""
+
+    words: str
+
+
+class OneOrMany:
+    """Says in the JSON Schema that a single value may stand for a list of one."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler(core_schema)
+        return {"anyOf": [schema["items"], schema]}
 
 
 def shown(value: object) -> str:
@@ -91,6 +117,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def one_of(now: tuple[Any, ...], later: tuple[Any, ...] = ()) -> BeforeValidator:
     """Return a validator that takes a value in `now` and refuses one in `later` by name."""
     words = all(isinstance(name, str) for name in now)
+    names = [name if isinstance(name, str) else shown(name) for name in now]
 
     def check(value: object) -> object:
         if words and not isinstance(value, str):
@@ -98,9 +125,9 @@ def one_of(now: tuple[Any, ...], later: tuple[Any, ...] = ()) -> BeforeValidator
         if any(value == name and type(value) is type(name) for name in now):
             return value
         if value in later:
-            raise ValueError(f"{shown(value)} {NOT_YET}: use {' or '.join(map(str, now))}")
-        hint = nearest(value, now) if isinstance(value, str) else ""
-        raise ValueError(f"{shown(value)} is not one of {', '.join(map(str, now))}{hint}")
+            raise ValueError(f"{shown(value)} {NOT_YET}: use {' or '.join(names)}")
+        hint = nearest(value, names) if isinstance(value, str) else ""
+        raise ValueError(f"{shown(value)} is not one of {', '.join(names)}{hint}")
 
     return BeforeValidator(check)
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from agent.plan.part import Kind, shown
 
 KiB, MiB, GiB, TiB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 # Binary before decimal: where both are as short, messages use the binary one.
@@ -88,10 +90,10 @@ def parse_bytes(value: object) -> int:
         return _within_reason(value, str(value))
     match = _BYTES.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{_shown(value)} is not a size: {EXAMPLES}")
+        raise ValueError(f"{shown(value)} is not a size: {EXAMPLES}")
     number = Decimal(match[1]) * UNITS[match[2]]
     if number != number.to_integral_value():
-        raise ValueError(f"{_shown(value)} is not a whole number of bytes")
+        raise ValueError(f"{shown(value)} is not a whole number of bytes")
     return _within_reason(int(number), match[0])
 
 
@@ -102,7 +104,7 @@ def parse_size(value: object) -> int | Percent:
     if isinstance(value, str) and (match := _PERCENT.fullmatch(value)):
         return Percent(Decimal(match[1]))
     if isinstance(value, str) and not _BYTES.fullmatch(value):
-        raise ValueError(f"{_shown(value)} is not a size: {EXAMPLES_WITH_PERCENT}")
+        raise ValueError(f"{shown(value)} is not a size: {EXAMPLES_WITH_PERCENT}")
     return parse_bytes(value)
 
 
@@ -112,7 +114,7 @@ def parse_condition(value: object) -> SizeCondition:
         return value
     match = _CONDITION.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[1] is None:
-        raise ValueError(f'{_shown(value)} is not a condition: write it as ">= 400 GB" or "< 2 TB"')
+        raise ValueError(f'{shown(value)} is not a condition: write it as ">= 400 GB" or "< 2 TB"')
     return SizeCondition("==" if match[1] == "=" else match[1], parse_bytes(match[2]))
 
 
@@ -137,34 +139,35 @@ def _within_reason(size: int, text: str) -> int:
     return size
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return f'"{value[:40]}"'
-    return repr(value) if isinstance(value, (int, float)) else "this"
-
-
 _BYTES_SCHEMA: list[dict[str, object]] = [
     {"type": "integer", "minimum": 1},
     {"type": "string", "pattern": f"^{BYTES}$"},
 ]
-Bytes = Annotated[int, PlainValidator(parse_bytes), WithJsonSchema({"anyOf": _BYTES_SCHEMA})]
+Bytes = Annotated[
+    int,
+    Kind("size"),
+    PlainValidator(parse_bytes),
+    PlainSerializer(render),
+    WithJsonSchema({"anyOf": _BYTES_SCHEMA}),
+]
 Size = Annotated[
     int | Percent,
+    Kind("size"),
     PlainValidator(parse_size),
+    PlainSerializer(render),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "string", "pattern": rf"^({BYTES}|{_PERCENT.pattern})$"},
-            ],
+            "anyOf": [*_BYTES_SCHEMA, {"type": "string", "pattern": f"^{_PERCENT.pattern}$"}],
             "examples": ["20 GiB", "40%"],
         }
     ),
 ]
 Condition = Annotated[
     SizeCondition,
+    Kind("comparison with a size"),
     PlainValidator(parse_condition),
+    PlainSerializer(str),
     WithJsonSchema(
-        {"type": "string", "pattern": rf"^(<=|>=|<|>|==?) *{BYTES}$", "examples": [">= 400 GB"]}
+        {"type": "string", "pattern": f"^(<=|>=|<|>|==?) *{BYTES}$", "examples": [">= 400 GB"]}
     ),
 ]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StrictStr, WithJsonSchema
 
-from agent.plan.part import shown
+from agent.plan.part import Kind, shown
 
 KEY_TYPES = (
     "ssh-ed25519",
@@ -48,6 +48,7 @@ def _type_inside(blob: str) -> str | None:
 
 AuthorizedKey = Annotated[
     StrictStr,
+    Kind("public key (a line of authorized_keys)"),
     AfterValidator(parse_authorized_key),
     WithJsonSchema({"type": "string", "examples": ["ssh-ed25519 AAAAC3… admin@example.com"]}),
 ]

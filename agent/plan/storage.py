@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictStr
 
-from agent.plan.part import NOT_YET, Fault, Part, one_of, shown
+from agent.plan.part import NOT_YET, Fault, Kind, Part, one_of, shown
 from agent.plan.size import MiB, Percent, Size, render
 
 PresetName = Literal["plain", "stig-rhel9"]
-PRESETS = ("plain", "stig-rhel9")
+PRESETS: tuple[PresetName, ...] = ("plain", "stig-rhel9")
 LATER_PRESETS = (
     "cis-l1-server",
     "cis-l2-server",
@@ -22,15 +22,16 @@ LATER_PRESETS = (
     "cis-l2+stig-rhel9",
 )
 FileSystem = Literal["xfs", "ext4"]
-_FILE_SYSTEM = one_of(("xfs", "ext4"), later=("btrfs", "vfat", "swap"))
+_FILE_SYSTEM = one_of(("xfs", "ext4"), later=("btrfs",))
 
 # What mkfs accepts: mkfs.xfs(8) refuses less than 300 MiB, ext4 needs room for its journal.
 SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB}
 
-_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")
 _MOUNT = re.compile(r"/|(?:/[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]{0,63}){1,8}")
+_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
-# Mount points that are not the plan's to give: partitions, and what the kernel provides.
+# Mount points that are not the plan's to give: partitions, what the boot itself needs on the root
+# volume, and what the kernel provides.
 PARTITIONS = ("/boot", "/boot/efi", "/efi")
 ON_ROOT = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")
 VIRTUAL = ("/dev", "/proc", "/run", "/sys")
@@ -53,34 +54,46 @@ def parse_option(text: str) -> str:
 
 def parse_volume_group(text: str) -> str:
     """Return a name that lvm(8) takes for a volume group."""
-    if not _VOLUME_GROUP.fullmatch(text) or text in {".", ".."}:
+    if not _VOLUME_GROUP.fullmatch(text):
         raise ValueError(f"{shown(text)} is not a volume group name: letters, digits and _+.-")
     return text
 
 
-MountPoint = Annotated[StrictStr, AfterValidator(parse_mount)]
-Option = Annotated[StrictStr, AfterValidator(parse_option)]
+MountPoint = Annotated[StrictStr, Kind("mount point"), AfterValidator(parse_mount)]
+Option = Annotated[StrictStr, Kind("mount option"), AfterValidator(parse_option)]
 
 
 class Volume(Part):
-    """A volume that is added to the preset, or what is changed of one that it has."""
+    """A volume that is added to the preset's, or what is changed of one that it has.
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"min", "max", "weight", "label", "raid", "absent", "disks"}
-    )
+    Of a volume that the preset has, only what is given changes. A volume that it does not have
+    needs `size` or `grow`; its options are those that the preset has for other volumes.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"max", "min", "weight"})
+    example: ClassVar[str] = """\
+mount: /var/lib/pgsql
+size: 40%
+filesystem: xfs
+options: [nodev, nosuid]
+"""
 
     mount: MountPoint = Field(description="where it is mounted")
     size: Size | None = Field(
         None, description="bytes, or a share of the space that all volumes have together"
     )
     grow: Annotated[StrictBool, one_of((True, False), later=(1, 2, 3, 4, 5))] = Field(
-        False, description="takes what the others leave; one volume may"
+        False,
+        description="takes what the others leave. One volume of a plan may; the one that grows in "
+        "the preset then keeps its size",
     )
     filesystem: Annotated[FileSystem, _FILE_SYSTEM] | None = Field(
-        None, description="instead of the one that storage names"
+        None, description="instead of the file system that `storage` names"
     )
     options: tuple[Option, ...] | None = Field(
-        None, description="mount options, instead of all that the preset gives it"
+        None,
+        description="mount options, instead of all that the preset gives it. A rule of the preset "
+        "that is broken by this is named in preview and report",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
@@ -111,20 +124,32 @@ class Volume(Part):
 
 
 class Storage(Part):
-    """The layout of the disks: mirror, encryption and volume group, then one volume per mount."""
+    """What lies on the disks.
+
+    Each disk gets an ESP, a boot partition and the rest; over two disks boot and the rest are
+    mirrored, and each ESP stands by itself with equal content. The rest carries the encryption, a
+    volume group and one volume per mount point. Space that no volume takes stays in the volume
+    group.
+    """
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"swap", "zram", "boot", "esp", "raid", "data", "extends", "presets"}
+        {"boot", "data", "esp", "extends", "presets", "raid", "swap", "zram"}
     )
+    example: ClassVar[str] = """\
+preset: stig-rhel9
+volumes:
+  - {mount: /var/lib/pgsql, grow: true, options: [nodev, nosuid]}
+  - {mount: /home, size: 5 GiB}
+"""
 
     preset: Annotated[PresetName, one_of(PRESETS, later=LATER_PRESETS)] = Field(
-        "plain", description="the set of volumes and mount options to start from"
+        "plain", description="the set of volumes and mount options to start from, see Presets"
     )
     volumes: tuple[Volume, ...] = Field((), description="what is changed of the preset or added")
     filesystem: Annotated[FileSystem, _FILE_SYSTEM] = Field(
         "xfs", description="file system of the volumes that name none"
     )
-    volume_group: Annotated[StrictStr, AfterValidator(parse_volume_group)] = Field(
+    volume_group: Annotated[StrictStr, Kind("name"), AfterValidator(parse_volume_group)] = Field(
         "vg0", description="name of the LVM volume group"
     )
 
@@ -138,26 +163,21 @@ class Storage(Part):
                 yield Fault(("volumes", number, "mount"), f"{mount} is there twice")
 
     def _one_grows(self) -> Iterator[Fault]:
-        growing = [
-            (number, volume.mount) for number, volume in enumerate(self.volumes) if volume.grow
-        ]
-        for number, _ in growing[1:]:
-            message = f"{growing[0][1]} grows already, and one volume may"
+        growing = [number for number, volume in enumerate(self.volumes) if volume.grow]
+        for number in growing[1:]:
+            message = f"{self.volumes[growing[0]].mount} grows already, and one volume may"
             yield Fault(("volumes", number, "grow"), message)
 
     def _shares(self) -> Iterator[Fault]:
-        total = sum(
-            volume.size.points for volume in self.volumes if isinstance(volume.size, Percent)
-        )
+        sizes = [volume.size for volume in self.volumes]
+        total = sum(size.points for size in sizes if isinstance(size, Percent))
         if total > 100:
             yield Fault(("volumes",), f"the shares add up to {total}%, there are 100%")
 
     def _large_enough(self) -> Iterator[Fault]:
         for number, volume in enumerate(self.volumes):
-            smallest = SMALLEST[volume.filesystem or self.filesystem]
+            filesystem = volume.filesystem or self.filesystem
+            smallest = SMALLEST[filesystem]
             if isinstance(volume.size, int) and volume.size < smallest:
-                yield Fault(
-                    ("volumes", number, "size"),
-                    f"{render(volume.size)} is too small: {volume.filesystem or self.filesystem} "
-                    f"needs {render(smallest)}",
-                )
+                message = f"{render(volume.size)} is too small: {filesystem} needs "
+                yield Fault(("volumes", number, "size"), message + render(smallest))

@@ -12,9 +12,16 @@ from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, PlainValidator, StrictStr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    PlainSerializer,
+    PlainValidator,
+    SerializationInfo,
+    StrictStr,
+    WithJsonSchema,
+)
 
-from agent.plan.part import from_text, shown
+from agent.plan.part import Kind, from_text, shown
 from agent.secret import Secret
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -25,6 +32,7 @@ _PATH = re.compile(r"(?:/[^/\x00-\x1f\x7f]+)+|/")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,4096}=*")  # RFC 6750 section 2.1, b64token
 URL_LONGEST = 2048
+HIDDEN = "(hidden)"  # not a token, so that a plan shown without its secrets is refused as one
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -123,6 +131,16 @@ def parse_token(value: object) -> Secret:
     return Secret(value)
 
 
+def show_time(time: datetime) -> str:
+    """Return a point in time as the plan writes it: 2026-12-01T00:00:00Z."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def show_token(token: Secret, info: SerializationInfo) -> str:
+    """Return what stands for a token; itself only where the dump's context asks for secrets."""
+    return token.text if info.context and info.context.get("secrets") else HIDDEN
+
+
 def parse_interface(text: str) -> Interface:
     """Return an address with its prefix length, 192.0.2.7/24 or 2001:db8::7/64."""
     address, slash, prefix = text.partition("/")
@@ -148,25 +166,56 @@ def _schema(format_: str | None = None, **more: object) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", **({"format": format_} if format_ else {}), **more})
 
 
-Mac = Annotated[StrictStr, AfterValidator(parse_mac), _schema(pattern=f"^{_MAC.pattern}$")]
+Mac = Annotated[
+    StrictStr, Kind("MAC address"), AfterValidator(parse_mac), _schema(pattern=f"^{_MAC.pattern}$")
+]
 HostName = Annotated[
     StrictStr,
+    Kind("host name"),
     AfterValidator(parse_host_name),
     _schema(pattern=f"^{_HOST_NAME.pattern}$", maxLength=HOST_NAME_MAX),
 ]
-Url = Annotated[StrictStr, AfterValidator(parse_url), _schema(pattern="^https?://")]
-AbsolutePath = Annotated[StrictStr, AfterValidator(parse_path), _schema(pattern="^/")]
-Word = Annotated[StrictStr, AfterValidator(parse_word), _schema(minLength=1, maxLength=256)]
-Uuid = Annotated[uuid.UUID, PlainValidator(from_text(uuid.UUID, parse_uuid)), _schema("uuid")]
-Time = Annotated[datetime, PlainValidator(from_text(datetime, parse_time)), _schema("date-time")]
-Token = Annotated[Secret, PlainValidator(parse_token), _schema(writeOnly=True)]
+Url = Annotated[
+    StrictStr, Kind("URL (http or https)"), AfterValidator(parse_url), _schema(pattern="^https?://")
+]
+AbsolutePath = Annotated[
+    StrictStr, Kind("absolute path"), AfterValidator(parse_path), _schema(pattern="^/")
+]
+Word = Annotated[
+    StrictStr, Kind("text"), AfterValidator(parse_word), _schema(minLength=1, maxLength=256)
+]
+Uuid = Annotated[
+    uuid.UUID,
+    Kind("UUID"),
+    PlainValidator(from_text(uuid.UUID, parse_uuid)),
+    PlainSerializer(str),
+    _schema("uuid"),
+]
+Time = Annotated[
+    datetime,
+    Kind("time (RFC 3339)"),
+    PlainValidator(from_text(datetime, parse_time)),
+    PlainSerializer(show_time),
+    _schema("date-time"),
+]
+Token = Annotated[
+    Secret,
+    Kind("bearer token"),
+    PlainValidator(parse_token),
+    PlainSerializer(show_token),
+    _schema(writeOnly=True, pattern=f"^{_TOKEN.pattern}$"),
+]
 InterfaceAddress = Annotated[
     Interface,
+    Kind("address with prefix length"),
     PlainValidator(from_text(Interface, parse_interface)),
+    PlainSerializer(str),
     _schema(examples=["192.0.2.7/24"]),
 ]
 IpAddress = Annotated[
     Address,
+    Kind("IP address"),
     PlainValidator(from_text(Address, parse_address)),
+    PlainSerializer(str),
     _schema(examples=["192.0.2.1"]),
 ]

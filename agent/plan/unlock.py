@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from agent.plan.part import from_text, shown
+from agent.plan.part import Kind, from_text, shown
 
 _TANG = r"(?:([0-9]{1,2}) +of +)?tang"
 _WORDS = re.compile(
@@ -69,7 +69,9 @@ def parse_policy(text: str) -> Policy:
 
 Unlock = Annotated[
     Policy,
+    Kind("unlock policy"),
     PlainValidator(from_text(Policy, parse_policy)),
+    PlainSerializer(str),
     WithJsonSchema(
         {
             "type": "string",
