@@ -5,13 +5,22 @@ Pure, and before any disk is known: `agent.layout` turns wishes into extents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.plan.model import Plan
-from agent.plan.preset import Preset, PresetMount, PresetPartition, PresetVolume, load_preset
+from agent.plan.preset import (
+    Options,
+    Preset,
+    PresetMount,
+    PresetPartition,
+    PresetVolume,
+    load_preset,
+)
 from agent.plan.size import Percent, render
 from agent.plan.storage import SMALLEST, FileSystem, Storage, Volume
+
+UNCHANGED = Volume(mount="/")  # says nothing about a volume of the preset
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def merge(preset: Preset, storage: Storage) -> tuple[VolumeWish, ...]:
     changes = {volume.mount: volume for volume in storage.volumes}
     plan_grows = any(volume.grow for volume in storage.volumes)
     wishes = [
-        _changed(volume, changes.pop(volume.mount, None), storage.filesystem, plan_grows)
+        _changed(volume, changes.pop(volume.mount, UNCHANGED), storage.filesystem, plan_grows)
         for volume in preset.volumes
     ]
     wishes += [_added(volume, preset.others, storage.filesystem) for volume in changes.values()]
@@ -133,32 +142,23 @@ def deviations(preset: Preset, storage: Storage, *, encrypted: bool) -> Iterator
 
 
 def _changed(
-    volume: PresetVolume, change: Volume | None, filesystem: FileSystem, plan_grows: bool
+    volume: PresetVolume, change: Volume, filesystem: FileSystem, plan_grows: bool
 ) -> VolumeWish:
-    filesystem = (change and change.filesystem) or volume.filesystem or filesystem
+    filesystem = change.filesystem or volume.filesystem or filesystem
     least = max(SMALLEST[filesystem], volume.least.size if volume.least else 0)
     size: int | Percent | Grow
-    if change is not None and change.grow:
+    if change.grow or (volume.grow and change.size is None and not plan_grows):
         size, minimum = Grow(), max(least, volume.size)
-    elif change is not None and change.size is not None:
-        size = change.size
-        minimum = size if isinstance(size, int) else least
     else:
-        size = Grow() if volume.grow and not plan_grows else volume.size
-        minimum = max(least, volume.size)
-    options = tuple(volume.options)
-    if change is not None and change.options is not None:
-        options = change.options
-    small = isinstance(size, int) and volume.least is not None and size < volume.least.size
-    met = (*volume.rules, *(volume.least.rules if volume.least and not small else ()))
-    return VolumeWish(
-        volume.mount, size, minimum, filesystem, options, met + _met(volume.options, options)
-    )
+        size = volume.size if change.size is None else change.size
+        minimum = size if isinstance(size, int) else least
+    options = tuple(volume.options) if change.options is None else change.options
+    of_size = volume.least.rules if volume.least and minimum >= volume.least.size else ()
+    rules = (*volume.rules, *of_size, *_met(volume.options, options))
+    return VolumeWish(volume.mount, size, minimum, filesystem, options, rules)
 
 
-def _added(
-    volume: Volume, others: Mapping[str, tuple[str, ...]], filesystem: FileSystem
-) -> VolumeWish:
+def _added(volume: Volume, others: Options, filesystem: FileSystem) -> VolumeWish:
     filesystem = volume.filesystem or filesystem
     options = tuple(others) if volume.options is None else volume.options
     size = Grow() if volume.size is None else volume.size
@@ -166,7 +166,7 @@ def _added(
     return VolumeWish(volume.mount, size, minimum, filesystem, options, _met(others, options))
 
 
-def _met(asked: Mapping[str, tuple[str, ...]], options: tuple[str, ...]) -> tuple[str, ...]:
+def _met(asked: Options, options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(rule for option, rules in asked.items() if option in options for rule in rules)
 
 
