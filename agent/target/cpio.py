@@ -45,8 +45,12 @@ def _archives(raw: BinaryIO) -> Iterator[str]:
             continue
         raw.seek(-len(magic), io.SEEK_CUR)
         plain = _decompressed(raw, magic)
-        while inside := _magic(plain):
+        inside = _magic(plain)
+        if not inside:  # zstd's reader takes a cut frame for an end without a word
+            raise EOFError("ends in the middle")
+        while inside:
             yield from _archive(plain, inside)
+            inside = _magic(plain)
         return
 
 

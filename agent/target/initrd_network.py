@@ -28,7 +28,7 @@ def initrd_network(network: Sequence[Interface], names: Mapping[str, str]) -> tu
             options += _of(interface, name)
         else:
             options += _of(interface, interface.match.name)
-        options += (f"nameserver={_bracketed(str(server))}" for server in interface.dns)
+        options += (f"nameserver={server}" for server in interface.dns)
     return tuple(options)
 
 

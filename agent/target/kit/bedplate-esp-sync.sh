@@ -65,7 +65,7 @@ mirror() {
 	done <"$state/there"
 	find "$to" -mindepth 1 -depth -type d -empty ! -path "$to/loader" -exec rmdir {} +
 	rm -f "$state/wanted" "$state/there"
-	sync
+	sync -f "$to"
 	[ "$changed" -eq 0 ] || say "$to is equal to $from again ($changed files)"
 }
 

@@ -1,0 +1,116 @@
+from typing import Any
+
+import pytest
+
+from agent.plan.configure import Configure
+from agent.plan.network import Interface
+from agent.target.initrd_network import initrd_network
+from agent.target.kernel_options import kernel_options
+from agent.target.networkd import networkd
+from tests.unit.target.sample import LUKS, MACHINE_ID, layout
+
+NAMES = {"52:54:00:12:34:56": "enp1s0"}
+
+
+def network(given: Any) -> tuple[Interface, ...]:
+    return Configure.model_validate({"network": given}).network
+
+
+STATIC = {
+    "match": {"mac": "52:54:00:12:34:56"},
+    "addresses": ["10.0.0.5/24", "10.0.1.5/24", "2001:db8::5/64"],
+    "gateway": ["10.0.0.1", "2001:db8::1"],
+    "dns": ["10.0.0.2", "2001:db8::53"],
+}
+
+
+def test_everything_that_leads_to_the_root_is_on_the_command_line() -> None:
+    options = kernel_options(layout(group="vg-0"), MACHINE_ID, (), ())
+    assert options == (
+        "root=/dev/mapper/vg--0-root",
+        "ro",
+        f"rd.luks.name={LUKS}=bedplate-root",
+        "rd.luks.options=discard",
+        "rd.md.uuid=00000000:00000000:00000000:000001f6",
+        "rd.retry=20",
+        "rd.lvm.lv=vg-0/root",
+        "systemd.machine_id=22222222222242228222222222222222",
+    )
+
+
+def test_a_single_plain_disk_needs_neither_mirror_nor_luks() -> None:
+    options = kernel_options(layout(disks=1, encrypted=False), MACHINE_ID, (), ())
+    assert not [option for option in options if option.startswith(("rd.md", "rd.luks", "rd.retry"))]
+
+
+def test_a_separate_usr_is_activated_in_the_initrd_too() -> None:
+    options = kernel_options(layout(mounts=(("/", ()), ("/usr", ()))), MACHINE_ID, (), ())
+    assert {"rd.lvm.lv=vg0/root", "rd.lvm.lv=vg0/usr"} <= set(options)
+
+
+def test_the_options_of_the_plan_come_last_and_network_only_when_asked_for() -> None:
+    wired = initrd_network(network({"dhcp": True}), {})
+    options = kernel_options(layout(), MACHINE_ID, wired, ("console=ttyS0", "rd.retry=60"))
+    assert options[-2:] == ("console=ttyS0", "rd.retry=60")
+    assert wired == ("rd.neednet=1", "ip=dhcp")
+    assert set(wired) <= set(options)
+    assert "rd.neednet=1" not in kernel_options(layout(), MACHINE_ID, (), ())
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"dhcp": True}, ["ip=dhcp"]),
+        ({"dhcp": "ipv6"}, ["ip=dhcp6"]),
+        ([{"match": {"name": "eno1"}, "dhcp": "ipv4"}], ["ip=eno1:dhcp"]),
+        (
+            [{"match": {"name": "eno1"}, "addresses": ["192.0.2.7/26"]}],
+            ["ip=192.0.2.7:::255.255.255.192::eno1:none"],
+        ),
+        (
+            [{"match": {"name": "eno1"}, "dhcp": "ipv4", "addresses": ["192.0.2.7/26"]}],
+            ["ip=192.0.2.7:::255.255.255.192::eno1:dhcp"],
+        ),
+        (
+            [STATIC],
+            [
+                "ifname=enp1s0:52:54:00:12:34:56",
+                "ip=10.0.0.5::10.0.0.1:255.255.255.0::enp1s0:none",
+                "ip=10.0.1.5:::255.255.255.0::enp1s0:none",
+                "ip=[2001:db8::5]::[2001:db8::1]:64::enp1s0:none",
+                "nameserver=10.0.0.2",
+                "nameserver=2001:db8::53",
+            ],
+        ),
+        (
+            [{"match": {"mac": "52:54:00:00:00:99"}, "dhcp": True}],
+            ["ifname=net0:52:54:00:00:00:99", "ip=net0:dhcp"],
+        ),
+    ],
+)
+def test_the_initrd_gets_the_same_network(given: Any, wanted: list[str]) -> None:
+    assert list(initrd_network(network(given), NAMES)) == ["rd.neednet=1", *wanted]
+
+
+def test_the_installed_system_matches_a_port_by_its_permanent_mac() -> None:
+    files = {str(file.path): file.content.decode() for file in networkd(network([STATIC]))}
+    assert files["/etc/systemd/network/10-bedplate-0.network"] == (
+        "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n\n"
+        "[Network]\nDHCP=no\n"
+        "Address=10.0.0.5/24\nAddress=10.0.1.5/24\nAddress=2001:db8::5/64\n"
+        "Gateway=10.0.0.1\nGateway=2001:db8::1\nDNS=10.0.0.2\nDNS=2001:db8::53\n"
+    )
+
+
+def test_every_wired_port_means_no_bridge_and_no_vlan() -> None:
+    text = networkd(network({"dhcp": True}))[0].content.decode()
+    assert "[Match]\nType=ether\nKind=!*\n" in text
+    assert "DHCP=yes\n" in text
+    assert "[DHCPv4]\nClientIdentifier=mac\n" in text
+
+
+def test_an_unused_port_does_not_fail_the_boot() -> None:
+    files = {str(file.path): file.content.decode() for file in networkd(network({"dhcp": True}))}
+    drop_in = files["/etc/systemd/system/systemd-networkd-wait-online.service.d/10-bedplate.conf"]
+    assert drop_in.endswith("systemd-networkd-wait-online --any\n")
+    assert "\nExecStart=\nExecStart=" in drop_in
