@@ -54,7 +54,7 @@ class Tree(Part):
     members: Size
     directories: dict[TreePath, Need]
     kernels: tuple[Kernel, ...] = ()
-    programs: Annotated[dict[Text, TreePath], Field(default_factory=dict)]
+    programs: dict[Text, TreePath] = Field(default_factory=dict)
     architecture: Text | None = None
     links: tuple[tuple[TreePath, TreePath], ...] = ()
 

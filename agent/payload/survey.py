@@ -198,7 +198,7 @@ def _os_release(text: str) -> Mapping[str, str]:
         key, equals, value = line.strip().partition("=")
         if equals and not key.startswith("#"):
             try:
-                fields[key] = "".join(shlex.split(value))
-            except ValueError:  # a quote left open
+                (fields[key],) = shlex.split(value) or [""]
+            except ValueError:  # a quote left open, or several words
                 continue
     return fields

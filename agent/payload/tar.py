@@ -102,7 +102,8 @@ class TarReader:
         """Say that there is no more; raise `TarError` if there should be."""
         if self._ended:
             return
-        if self._member is not None or self._skip or self._pax or self._name or self._held:
+        between = self._next in (self._header, self._end) and not (self._skip or self._held)
+        if not between or self._pax or self._name:
             raise TarError(f"ends at byte {self._at} in the middle of a member")
         raise TarError(f"ends at byte {self._at} without the zero block that ends an archive")
 
@@ -233,8 +234,11 @@ class TarReader:
             ) from None
 
     def _check_sum(self, block: bytes) -> None:
-        stated = self._number(block[148:156])
         rest = block[:148] + b" " * 8 + block[156:]
+        try:
+            stated = self._number(block[148:156])
+        except TarError:
+            stated = -1
         # Some old writers summed signed characters; GNU tar takes both.
         if stated != sum(rest) and stated != sum(struct.unpack("512b", rest)):
             raise TarError(f"is no tar archive, or damaged: bad header before byte {self._at}")
