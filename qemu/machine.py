@@ -162,6 +162,14 @@ def command_line(machine: Machine, accelerator: tuple[str, ...], links: Links) -
     return args + list(machine.options)
 
 
+def kernel_options(line: str) -> str:
+    """Return the type 11 string that makes systemd-boot add kernel options (254 and later).
+
+    It reaches an installed system without touching its disks, and leaves PCR 7 as it is.
+    """
+    return f"io.systemd.boot.kernel-cmdline-extra={line}"
+
+
 def port(number: int) -> str:
     """Return the id of the hot-plug port with this number, counted from 0."""
     return f"port{number}"

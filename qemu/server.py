@@ -49,7 +49,11 @@ class DeployServer:
         ]  # fmt: skip
         with log.open("wb") as words:
             self._process = subprocess.Popen(
-                mortal(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words
+                mortal(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                start_new_session=True,
             )
         announced, listening = bytearray(), threading.Event()
         copy = (self._process, log, announced, listening)

@@ -36,16 +36,17 @@ class Shell:
     def __init__(self, console: Console, check: Callable[[], None] = lambda: None) -> None:
         self.console, self._check = console, check
         self._numbers = itertools.count(1)
-        self._ready = False
+        self.ready = False
+        """Whether it has answered."""
 
     def forget(self) -> None:
         """Look for the shell anew at the next command: the machine was reset or restored."""
-        self._ready = False
+        self.ready = False
 
     def wait(self, timeout: float = 120) -> None:
         """Wait until the shell answers."""
         deadline = time.monotonic() + timeout
-        while not self._ready:
+        while not self.ready:
             mark, since = f"ready-{next(self._numbers)}", self.console.mark()
             # Written in two pieces, so that the echo of the typed line does not match.
             self.console.send(f"\nstty -echo 2>/dev/null; printf 'rea%s\\n' 'dy-{mark[6:]}'\n")
@@ -58,7 +59,11 @@ class Shell:
                         f" the last lines were:\n{self.console.tail()}"
                     ) from None
                 continue
-            self._ready = True
+            self.ready = True
+
+    def send(self, command: str) -> None:
+        """Type a command without waiting for it: for one that takes the shell away."""
+        self.console.send(f"{command}\n")
 
     def run(self, command: str, timeout: float = 60, *, check: bool = True) -> Output:
         """Run a command line (sh) and return its status and output; GuestCommandError if not 0."""
@@ -87,4 +92,4 @@ class Shell:
 
     def _interrupt(self) -> None:
         self.console.send("\x03")
-        self._ready = False
+        self.ready = False

@@ -124,6 +124,11 @@ class Ssh:
         """Copy a file out of the guest."""
         target.write_bytes(self.read(source, timeout))
 
+    def command(self) -> list[str]:
+        """Return the ssh command for a connection of its own, apart from this object's."""
+        who = ["-i", str(self.key), "-p", str(self.port), f"{self.user}@127.0.0.1"]
+        return [find("ssh"), *_OPTIONS, *who]
+
     def close(self) -> None:
         """End the connection; the next use makes a new one only on a new object."""
         if self._master is not None:

@@ -77,6 +77,7 @@ class Tpm:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            start_new_session=True,
         )
         theirs.close()
         try:

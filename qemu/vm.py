@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -22,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from qemu import accel
-from qemu.console import TAIL_LINES, Console, Sighting
+from qemu import migration
+from qemu.console import Sighting
 from qemu.devices import Devices
 from qemu.errors import (
     ConnectionLostError,
@@ -33,9 +32,9 @@ from qemu.errors import (
     RigError,
     WaitTimeoutError,
 )
-from qemu.machine import Links, Machine, command_line
-from qemu.program import end, find, mortal, repository
-from qemu.qmp import Qmp
+from qemu.launch import launch
+from qemu.machine import Machine
+from qemu.program import end, repository
 from qemu.shell import Shell
 from qemu.ssh import Ssh
 from qemu.turn import one_at_a_time
@@ -124,7 +123,7 @@ class Vm:
         status = self._process.poll()
         if status not in (None, 0):
             raise QemuDiedError(
-                f"{self.machine.name}: QEMU ended with {status}: {self._last_words()}"
+                f"{self.machine.name}: QEMU ended with {status}: {self._qemu.last_words()}"
             )
         text = self.console.text
         if any(sign in text[self._seen :] for sign in _PANIC):
@@ -171,19 +170,39 @@ class Vm:
 
     # -- switches ------------------------------------------------------------------------------
 
+    def press_power_button(self) -> None:
+        with contextlib.suppress(ConnectionLostError):
+            self.qmp.execute("system_powerdown")
+
     def poweroff(self, timeout: float = 120) -> Exit:
-        """Press the power button, and wait until the guest has shut down."""
-        began = time.monotonic()
+        """Shut the guest down in an orderly way, and wait until it is off.
+
+        By the root shell or ssh, whichever was used before; else by the power button, and when
+        that does nothing (no logind, or an initrd), by the root shell if one answers.
+        """
+        began, by_button = time.monotonic(), not (self.shell.ready or self._ssh)
+        if not by_button:
+            self._order_shutdown()
         while True:
-            # Pressed again now and then: early in the boot nobody listens yet.
-            with contextlib.suppress(ConnectionLostError):
-                self.qmp.execute("system_powerdown")
+            if by_button:
+                self.press_power_button()
             try:
                 return self.wait_exit(max(0.1, min(20, began + timeout - time.monotonic())))
             except WaitTimeoutError as error:
                 if time.monotonic() - began >= timeout:
                     message = f"no orderly shutdown within {timeout:g} s: {error}"
                     raise WaitTimeoutError(message) from None
+            if by_button:
+                with contextlib.suppress(WaitTimeoutError):
+                    self.shell.wait(5)
+                    self.shell.send("systemctl poweroff")
+
+    def _order_shutdown(self) -> None:
+        if self.shell.ready:
+            self.shell.send("systemctl poweroff")
+        elif self._ssh is not None:
+            with contextlib.suppress(RigError):  # the link may break before the answer
+                self._ssh.run("systemctl poweroff", check=False)
 
     def off(self, timeout: float = 120) -> None:
         """Shut down in an orderly way if the guest can be moved to it, and end it otherwise."""
@@ -228,25 +247,8 @@ class Vm:
         Drives on nvme cannot be frozen (QEMU cannot migrate them): plug them in after resuming.
         """
         self._drop_links()
-        self.qmp.execute("stop")
-        self.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 40})
-        self.qmp.execute("migrate", {"uri": f"exec:cat > {shlex.quote(str(state.resolve()))}"})
-        self._wait_migrated(120)
+        migration.write(self.qmp, state)
         self.quit()
-
-    def _resume(self, state: Path) -> None:
-        uri = f"exec:cat {shlex.quote(str(state.resolve()))}"
-        self.qmp.execute("migrate-incoming", {"uri": uri})
-        self._wait_migrated(120)
-        if self.qmp.execute("query-status")["status"] != "running":
-            self.qmp.execute("cont")
-
-    def _wait_migrated(self, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while (found := self.qmp.execute("query-migrate")).get("status") != "completed":
-            if found.get("status") == "failed" or time.monotonic() > deadline:
-                raise RigError(f"{self.machine.name}: state was not moved: {found}")
-            time.sleep(0.05)
 
     def _monitor(self, line: str) -> None:
         if answer := self.qmp.hmp(line).strip():
@@ -269,50 +271,21 @@ class Vm:
         self.directory.mkdir(parents=True)
 
     def _start(self, stack: ExitStack) -> None:
-        resumed = self.machine.resume is not None
-        tpm: socket.socket | None = None
-        if self.machine.tpm is not None:
-            log = self.directory / "tpm.log"
-            tpm = stack.enter_context(self.machine.tpm.powered(log, resumed=resumed))
-        pairs = [socket.socketpair() for _ in range(3)]
-        theirs = [pair[1].fileno() for pair in pairs]
-        links = Links(theirs[0], theirs[1], theirs[2], tpm.fileno() if tpm else None)
-        argv = [find("qemu-system-x86_64"), *command_line(self.machine, accel.options(), links)]
-        (self.directory / "argv").write_text(shlex.join(argv) + "\n")
-        with (self.directory / "qemu.log").open("wb") as words:
-            self.began = time.monotonic()
-            self._process = subprocess.Popen(
-                mortal(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
-                cwd=self.directory,
-                pass_fds=[*theirs, *([tpm.fileno()] if tpm else [])],
-            )
-        stack.callback(end, self._process)
-        for _, other in pairs:
-            other.close()
-        self.console, second = (
-            Console(pairs[i][0], self.directory / f"{name}.log", self.began, name)
-            for i, name in enumerate(("console", "shell"))
-        )
-        self.shell = Shell(second, check=self.check)
-        self.qmp = Qmp(pairs[2][0])
-        for each in (self.console, second, self.qmp):
-            stack.callback(each.close)
-        # Whatever was pushed last is closed first: QEMU must end before its consoles are closed.
-        stack.callback(end, self._process)
-        try:
-            self.qmp.negotiate()
-        except RigError as error:
-            self._process.wait(10)
-            name = self.machine.name
-            raise QemuDiedError(f"{name}: QEMU did not start: {self._last_words()}") from error
+        self._qemu = launch(self.machine, self.directory, stack)
+        self._process, self.began = self._qemu.process, self._qemu.began
+        self.console, self.qmp = self._qemu.console, self._qemu.qmp
+        self.shell = Shell(self._qemu.second, check=self.check)
         self.devices = Devices(self.machine, self.qmp)
+        self._leave_a_way_in()
         if self.machine.resume is not None:
-            self._resume(self.machine.resume)
+            migration.read(self.qmp, self.machine.resume)
 
-    def _last_words(self) -> str:
-        words = (self.directory / "qemu.log").read_text(errors="replace")
-        lines = "\n".join(words.splitlines()[-TAIL_LINES:])
-        return f"{lines}\n{self.console.tail()}"
+    def _leave_a_way_in(self) -> None:
+        """Write `ssh` into the run's directory: a command for a person at another terminal."""
+        if self._key is None or not any(22 in nic.forward for nic in self.machine.nics):
+            return
+        script = self.directory / "ssh"
+        login = Ssh(self.devices.forwarded(22), self._key)
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(login.command())} "$@"\n')
+        script.chmod(0o755)
+        login.close()
