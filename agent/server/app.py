@@ -75,6 +75,7 @@ def create_app(directory: Path) -> ASGIApp:
         ],
         exception_handlers={RefusalError: _refused, HTTPException: _http_error},
     )
+    app.router.redirect_slashes = False
     app.state.site = Site.open(directory)
     return _Logged(app)
 

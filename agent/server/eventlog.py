@@ -41,8 +41,10 @@ class EventLog:
         507 when the plan's log is full; nothing is stored then.
         """
         with self._lock:
-            once = {(event.machine, event.run, event.seq): event for event in reversed(events)}
-            fresh = [event for event in reversed(once.values()) if not self._knows(event)]
+            once: dict[tuple[str, str, int], Event] = {}
+            for event in events:
+                once.setdefault((event.machine, event.run, event.seq), event)
+            fresh = [event for event in once.values() if not self._knows(event)]
             lines = b"".join(event.line for event in fresh)
             if self._size + len(lines) > SIZE_LIMIT or self._too_scattered(fresh):
                 raise RefusalError(

@@ -92,7 +92,10 @@ def _config(app: ASGIApp, tls: Tls | None) -> uvicorn.Config:
         lifespan="off",
         ws="none",
         log_config=None,
-        access_log=False,  # it would log the query; the application logs without
+        access_log=False,
+        # Its own log of accesses has the query in it; ours has not. Whoever takes every logger's
+        # records would still get it, so its level is raised too.
+        log_level="warning",
         server_header=False,
         proxy_headers=False,
         limit_concurrency=CONNECTIONS_LIMIT,
