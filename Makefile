@@ -1,11 +1,63 @@
-# `make venv` needs nothing but python3-venv; the image and rig targets install the rest with apt.
+# Two commands: `make demo` and `make test`. Both install what they need (apt, a venv) on Debian 12
+# or 13, as root. `make venv` and `make unit` need neither root nor a VM.
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -q
+KEY := build/keys/image.key
 
-.PHONY: venv unit lint
-venv: $(VENV)/stamp
+.DEFAULT_GOAL := help
+.PHONY: help demo test venv lint unit adapters machine bench deps image live sample clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: live sample  ## Install a virtual machine, boot it, show the proof
+	$(BIN)/python -m qemu demo
+
+test: venv deps lint unit adapters machine  ## Everything, as CI runs it
+
+venv: $(VENV)/stamp  ## .venv with bedplate, its tests and linters
 $(VENV)/stamp: pyproject.toml
+	@test -x $(PYTHON) && $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install -y python3 python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[server,dev]'
-	touch $@
+	@touch $@
+
+lint: venv  ## ruff and mypy --strict
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy agent qemu tests
+
+unit: venv  ## Pure core, steps and engine; no root, under a minute
+	$(PYTEST) tests/unit
+
+adapters: venv deps  ## Real programs on loopback and sparse files
+	$(PYTEST) tests/adapters
+
+machine: venv deps live sample  ## Real machines in QEMU
+	$(PYTEST) tests/machine
+
+bench: venv deps live sample  ## Measure; writes build/bench.json
+	$(BIN)/python -m qemu bench
+
+deps:  ## apt packages for the rig and the tests
+	qemu/install-deps
+
+image: keys  ## The live image with drivers of real servers: build/live/full
+	image/build live --variant full
+
+live: keys deps  ## The live image for virtual machines: build/live/rig
+	image/build live --variant rig
+
+sample: venv  ## The sample OS image: build/sample
+	image/build sample
+
+.PHONY: keys
+keys: venv $(KEY)
+$(KEY):
+	$(BIN)/bedplate keygen image -d build/keys
+
+clean:  ## Remove everything that was built
+	rm -rf build $(VENV)

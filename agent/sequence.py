@@ -43,7 +43,8 @@ from agent.steps.remove_install_key import RemoveInstallKey
 from agent.steps.write_image import WriteImage
 from agent.target.initrd_network import initrd_network
 from agent.target.kernel_options import kernel_options
-from agent.target.kit import Kit, esp_sync, seal
+from agent.target.kit import Kit, esp_sync
+from agent.target.kit.seal import kit as seal_kit
 from agent.target.needs import Needs
 
 ROOT = Path("/run/bedplate/target")
@@ -117,7 +118,7 @@ def _system(decided: Decided, machine_id: UUID) -> Iterator[Step]:
 
 
 def _kit(decided: Decided) -> Kit:
-    return esp_sync.kit(decided.layout) + seal.kit(
+    return esp_sync.kit(decided.layout) + seal_kit(
         decided.plan, decided.inventory.name, decided.layout, decided.advertisements
     )
 

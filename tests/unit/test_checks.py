@@ -13,7 +13,8 @@ from agent.layout.extents import GIB
 from agent.layout.model import Layout
 from agent.layout.place import Names, place
 from agent.machine import Machine
-from agent.payload.manifest import Chunk, Manifest, Need, Payload, Tree
+from agent.payload.contents import Need, Tree
+from agent.payload.manifest import Chunk, Manifest, Payload
 from agent.plan.identity import Identity
 from agent.plan.wish import Grow, PartitionWish, StorageWish, VolumeWish
 
@@ -68,6 +69,7 @@ def manifest(**directories: int) -> Manifest:
         digest="sha256",
         payload=Payload(urls=("debian.tar.zst",), size=100),
         tree=Tree(
+            programs={},
             members=1,
             directories={
                 "/" + path.replace("_", "/"): Need(bytes=size, inodes=100)
