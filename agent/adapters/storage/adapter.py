@@ -25,6 +25,7 @@ from agent.adapters.storage import erase, table
 from agent.adapters.storage.devices import (
     ChosenArray,
     ChosenLuks,
+    ChosenVolume,
     array_member,
     new_filesystem,
 )
@@ -147,14 +148,9 @@ class BlivetStorage:
             vg = self._blivet.new_vg(name=group.name, parents=[below], pe_size=Size(group.extent))
             self._blivet.create_device(vg)
             self._blivet.do_it()
-            has = blockdev.lvm.vginfo(group.name)
-        wanted = sum(volume.size for volume in group.volumes)
-        free = has.free_count * has.extent_size
-        if free < wanted:  # blivet would shrink the last volume without a word
-            raise StepError(f"{group.name}: the volumes need {wanted} bytes, the group has {free}")
         with _failing(f"creating the volumes of {group.name}"):
             for volume in group.volumes:
-                lv = self._blivet.new_lv(name=volume.name, parents=[vg], size=Size(volume.size))
+                lv = ChosenVolume(volume.name, parents=[vg], size=Size(volume.size))
                 self._blivet.create_device(lv)
             self._blivet.do_it()
         for volume in group.volumes:

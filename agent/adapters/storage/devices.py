@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from blivet import blockdev, udev
-from blivet.devices import MDRaidArrayDevice
+from blivet.devices import LVMLogicalVolumeDevice, MDRaidArrayDevice
 from blivet.devices.storage import StorageDevice
 from blivet.errors import MDRaidError
 from blivet.formats import get_format
@@ -108,6 +108,16 @@ class ChosenLuks(LUKS):  # type: ignore[misc]  # blivet is untyped
         super()._create(**kwargs)
         uuid = str(self._luks.uuid)
         self._run("cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid, self.device)
+
+
+class ChosenVolume(LVMLogicalVolumeDevice):  # type: ignore[misc]  # blivet is untyped
+    """A linear logical volume that has its size or does not come to be.
+
+    blivet asks the volume group first, and where that is too small it makes the volume smaller.
+    """
+
+    def _pre_create(self) -> None:
+        StorageDevice._pre_create(self)
 
 
 class _LabelledAtOnce:
