@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.adapters import command
 from agent.adapters.storage.stack import unescape
-from agent.errors import CommandError, StepError
+from agent.errors import StepError
 from agent.layout.model import FileSystem
 
 # fstab options that would get in the way while the system is being written: its package scripts
@@ -60,9 +60,9 @@ class SystemMounts:
         """
         argv = ("unshare", "--mount", "--propagation", "slave", "sh", "-euc", _VERIFY, "sh")
         done = self.attempt(*argv, root)
-        broken = [*complaints(done.stdout), *done.stderr.strip().splitlines()]
-        if done.status and not broken:
-            raise CommandError(done.argv, f"exited with status {done.status}", done.stdout[-500:])
+        broken = list(complaints(done.stdout))
+        if done.status:
+            broken.append(done.stderr.strip() or f"findmnt exited with status {done.status}")
         if broken:
             raise StepError(f"{root}/etc/fstab: {'; '.join(broken)}")
         return done.stdout
