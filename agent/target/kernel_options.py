@@ -36,6 +36,9 @@ def kernel_options(
 def _root(layout: Layout) -> Iterator[str]:
     yield f"root={layout.root.device}"
     yield "ro"
+    # fstab names every mount; without this the ESP of a single disk would appear at /efi as well,
+    # and a swap partition on any disk would be used (systemd-gpt-auto-generator(8)).
+    yield "systemd.gpt_auto=0"
     if layout.luks is not None:
         yield f"rd.luks.name={layout.luks.uuid}={layout.luks.mapping}"
         options = crypttab.options_of(layout)

@@ -29,6 +29,7 @@ def test_everything_that_leads_to_the_root_is_on_the_command_line() -> None:
     assert options == (
         "root=/dev/mapper/vg--0-root",
         "ro",
+        "systemd.gpt_auto=0",
         f"rd.luks.name={LUKS}=bedplate-root",
         "rd.luks.options=discard",
         "rd.md.uuid=00000000:00000000:00000000:000001f6",
