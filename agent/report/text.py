@@ -39,6 +39,11 @@ def plain_lines(
     return shown
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `1 plan`, `2 plans`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def amount(number: float, unit: str) -> str:
     """Return a count in its unit; bytes with a binary prefix: `1.4 GiB`, `12 volumes`."""
     if unit != "bytes":

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agent.errors import MachineError, Problem
+from agent.report.text import counted
 from agent.server.app import create_app
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,8 @@ def _sentence(directory: Path, url: str) -> str:
     plans = sum(1 for path in (directory / "plans").glob("*.y*ml"))
     images = sum(1 for path in (directory / "images").rglob("*") if path.is_file())
     return (
-        f"{url}/ serves {plans} plans and {images} image files of {directory.resolve()}; "
+        f"{url}/ serves {counted(plans, 'plan')} and {counted(images, 'image file')} "
+        f"of {directory.resolve()}; "
         f"events go to {directory.resolve() / 'events'}"
     )
 

@@ -9,7 +9,7 @@ from string import Template
 
 from agent.report.checklist import Checklist
 from agent.report.event import State
-from agent.report.text import amount, duration, plain
+from agent.report.text import amount, counted, duration, plain
 from agent.server.events import Row
 
 REFRESH = 2
@@ -42,7 +42,7 @@ small { opacity: .7 }
 </head>
 <body>
 <h1>Bedplate</h1>
-<p>$count machines: $installed installed, $running running, $failed failed, $waiting waiting.</p>
+<p>$machines: $installed installed, $running running, $failed failed, $waiting waiting.</p>
 <table>
 <thead><tr><th>Machine</th><th>State</th><th>Step</th><th>Progress</th><th>Heard</th></tr></thead>
 <tbody>
@@ -75,6 +75,7 @@ def render(rows: Iterable[Row], now: float | None = None) -> str:
     return _PAGE.substitute(
         refresh=REFRESH,
         count=len(shown),
+        machines=counted(len(shown), "machine"),
         running=len(shown) - sum(counts.values()),
         rows="\n".join(lines),
         **counts,

@@ -19,7 +19,7 @@ import yaml
 
 from agent.errors import Problem
 from agent.report.event import PLAN_ID
-from agent.report.text import plain
+from agent.report.text import counted, plain
 from agent.secret import Secret
 from agent.server.refusal import RefusalError
 
@@ -127,7 +127,8 @@ class PlanStore:
 
     def _why_none(self, machine: Identity, count: int) -> Iterator[str]:
         yield f"no plan for {machine}"
-        yield f"{count} plans are known; every key under a plan's machine: must match the query"
+        known = counted(count, "plan")
+        yield f"{known} known; every key under a plan's machine: must match the query"
         problems = self.problems()
         for problem in problems[:10]:
             yield f"not served: {problem}"

@@ -151,7 +151,9 @@ def test_a_payload_is_served_whole_with_its_validators(site: Site) -> None:
     assert site.ask("GET", "/images/sub/a.json").headers["content-type"] == "application/json"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
+)
 @given(
     start=st.integers(0, len(PAYLOAD) + 10),
     length=st.integers(1, len(PAYLOAD) + 10),
@@ -358,7 +360,9 @@ PATHS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300
+)
 @given(
     method=st.sampled_from([b"GET", b"POST", b"HEAD", b"PUT", b"OPTIONS"]),
     path=PATHS,
@@ -381,7 +385,9 @@ def test_random_bytes_never_make_it_fail(
     assert not status.startswith(b"HTTP/1.1 5"), status
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
+)
 @given(st.binary(max_size=300))
 def test_what_is_not_http_does_not_make_it_fail_either(site: Site, request_bytes: bytes) -> None:
     assert not site.raw(request_bytes + b"\r\n\r\n", 0.2).startswith(b"HTTP/1.1 5")
@@ -407,7 +413,7 @@ def started(directory: Path) -> tuple[subprocess.Popen[str], Site]:
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    match = re.match(r"(http://127\.0\.0\.1:\d+)/ serves 1 plans and 2 image files of ", line)
+    match = re.match(r"(http://127\.0\.0\.1:\d+)/ serves 1 plan and 2 image files of ", line)
     assert match, line
     return process, Site(directory, match[1])
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -388,3 +390,24 @@ def test_neither_token_nor_what_may_be_secret_in_the_url_is_ever_logged(
                 sink.deliver(ESCROW, 5)
     assert "canary" not in f"{caplog.text}{problem}{caught.value}{sink!r}{sink.name}"
     assert "answers 403" in caplog.text
+
+
+def test_the_receiver_in_the_documentation_works(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(port)], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    try:
+        with sinking(f"http://127.0.0.1:{port}/") as sink:
+            steps(sink, 1, 2, 3)
+            assert sink.flush(20)
+            assert sink.reachable("plan-1", escrow=True) is None
+            assert sink.deliver(ESCROW, 10) == DIGEST
+    finally:
+        process.kill()
+        process.wait()
+    lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
+    assert [Event.from_json(line).seq for line in lines] == [1, 2, 3, 9]
+    assert (tmp_path / f"{DIGEST}.p7m").read_bytes() == DER

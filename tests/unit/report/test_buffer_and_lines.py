@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.report.background import Background
@@ -22,6 +22,7 @@ from tests.unit.report.receivers import event
 ENVELOPE = envelope_evidence(b"\x30\x00", {})
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.sampled_from([*State, "escrow"]), max_size=80), st.integers(1, 9))
 def test_a_full_buffer_loses_the_oldest_progress_and_nothing_else(
     states: list[State | str], kept: int

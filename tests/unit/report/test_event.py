@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.report.event import (
@@ -68,6 +68,7 @@ def refusal(line: str) -> str | None:
     return None
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(EVENTS)
 def test_every_event_is_one_line_that_parses_back_to_it(one: Event) -> None:
     assert one.line.endswith(b"\n")
@@ -75,12 +76,14 @@ def test_every_event_is_one_line_that_parses_back_to_it(one: Event) -> None:
     assert Event.from_json(one.line) == one
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300) | st.text(max_size=300) | JSON.map(json.dumps))
 def test_anything_else_is_refused_and_never_breaks_the_parser(line: bytes | str) -> None:
     with pytest.raises(EventError):
         Event.from_json(line)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.sampled_from([each.name for each in fields(Event)] + ["version", "other"]),
     JSON,
@@ -227,6 +230,7 @@ def test_changing_what_was_given_as_evidence_does_not_change_the_event() -> None
     assert one.evidence == {"slots": [1]}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=400), max_size=8))
 def test_evidence_that_is_too_long_loses_its_longest_parts_only(evidence: dict[str, str]) -> None:
     kept = fit(evidence, 600)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import StepError
@@ -73,6 +73,7 @@ def test_an_interrupted_step_is_a_failed_one(error: type[BaseException]) -> None
     assert (heard[-1].state, heard[-1].message) == (State.FAILED, "interrupted")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.floats(0, 2), st.booleans()), min_size=1, max_size=200))
 def test_no_second_sees_more_than_five_progress_events(
     calls: list[tuple[float, bool]],

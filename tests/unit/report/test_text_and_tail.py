@@ -4,13 +4,14 @@ import logging
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.report.tail import LogTail
 from agent.report.text import amount, duration, plain, plain_lines
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(st.characters(exclude_categories=[])))
 def test_shown_text_has_nothing_that_a_terminal_would_obey(text: str) -> None:
     shown = plain(text)
@@ -20,6 +21,7 @@ def test_shown_text_has_nothing_that_a_terminal_would_obey(text: str) -> None:
     shown.encode()
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(st.characters(exclude_categories=[])))
 def test_text_for_serial_consoles_is_printable_ascii(text: str) -> None:
     assert all(" " <= each <= "~" for each in plain(text, ascii_only=True))

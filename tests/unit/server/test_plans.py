@@ -58,7 +58,7 @@ def test_a_machine_that_meets_only_half_of_a_plan_gets_none(
     with pytest.raises(RefusalError) as caught:
         store.match(machine)
     assert caught.value.status == 404
-    assert "5 plans are known" in caught.value.message
+    assert "5 plans known" in caught.value.message
 
 
 def test_two_plans_for_one_machine_are_refused_by_name(store: PlanStore, tmp_path: Path) -> None:

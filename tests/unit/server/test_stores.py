@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.report.event import Event, State, envelope_evidence
@@ -47,6 +47,7 @@ def stored(site: Path, plan: str = "plan-1") -> list[int]:
     return [json.loads(line)["seq"] for line in lines]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.integers(0, 40)))
 def test_seen_numbers_are_a_set(numbers: list[int]) -> None:
     seen = Seen()
@@ -69,6 +70,7 @@ def test_a_batch_is_answered_with_its_highest_number(site: Path) -> None:
     assert stored(site) == [1, 2]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(batches=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), max_size=10))
 def test_replays_in_any_order_store_every_event_once(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
