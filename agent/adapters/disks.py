@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from agent.adapters import command
 from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
-from agent.errors import CommandError
+from agent.errors import CommandError, StepError
 from agent.inventory.model import Content, Disk, Marker, Transport
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,9 @@ PLAN_LABEL = "BEDPLATE"
 ESP_NAME = "bedplate-esp"
 MARKER = "EFI/bedplate/installed.json"
 # Whole "disks" that are views of something else, or have no medium worth writing (devices.txt).
-_VIRTUAL = re.compile(r"(loop|ram|zram|md|dm-|sr|fd|nbd|mtdblock|pmem)\d")
+_VIRTUAL = re.compile(
+    r"(loop|ram|zram|md|dm-|sr|fd|nbd|rbd|drbd|bcache|zd|mtdblock|mmcblk\d+(boot|rpmb))\d*"
+)
 # The system's own view of the partition its boot stub was started from (systemd-stub(7)).
 _LOADER_VARIABLE = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 _BY_NAME: tuple[tuple[str, Transport], ...] = (
@@ -61,12 +63,17 @@ class DiskReader:
 
     def _counts(self, name: str) -> bool:
         hidden = self.kernel.attribute(name, "hidden") == "1"  # one path of a multipath NVMe
-        return not (_VIRTUAL.match(name) or hidden) and self.kernel.size(name) > 0
+        return not (_VIRTUAL.fullmatch(name) or hidden) and self.kernel.size(name) > 0
 
     def _disk(self, name: str, properties: Properties) -> Disk:
         kernel = self.kernel
         serial, wwn, size = identity(name, kernel, properties)
-        content = tuple(self._content(name))
+        try:
+            content = tuple(self._content(name))
+        except StepError as error:
+            # One broken disk must not hide the others; whatever is on it is not ours to erase.
+            log.warning("%s: cannot be read: %s", name, error)
+            content = (self._found(name, "unreadable"),)
         place = str(kernel.block(name).resolve())
         return Disk(
             path=str(node(name)),

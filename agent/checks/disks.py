@@ -35,9 +35,10 @@ class ErasableDisks:
 
 @dataclass(frozen=True)
 class UniqueNames:
-    """No other disk has a volume group or an array by a name that the layout will use.
+    """No other disk has a volume group, an array or a UUID that the layout will use.
 
-    The installed system would find both and activate whichever it sees first.
+    The installed system would find both and take whichever it sees first. UUIDs follow from the
+    plan, so a disk that an earlier installation by this plan was on carries the same.
     """
 
     layout: Layout
@@ -65,6 +66,13 @@ class UniqueNames:
                     "storage.volume_group",
                     f"{disk} has a volume group {group.name} too; choose another name",
                 )
+            for found in disk.content:
+                if found.uuid in _uuids(self.layout):
+                    yield Problem(
+                        found.device,
+                        f"carries {found.kind} {found.uuid}, as the new installation will: an "
+                        "earlier one by this plan; erase or remove that disk",
+                    )
             for name in sorted({array.name for array in self.layout.arrays} & _arrays(disk)):
                 yield Problem(
                     disk.path,
@@ -81,6 +89,12 @@ def _changed(disk: Disk, machine: Machine) -> Iterator[Problem]:
         return
     for difference in differences(disk, found):
         yield Problem(disk.path, f"is not the disk that was chosen: {difference}")
+
+
+def _uuids(layout: Layout) -> set[str]:
+    chosen = {filesystem.uuid for filesystem in layout.filesystems}
+    chosen |= {str(array.uuid) for array in layout.arrays}
+    return chosen | ({str(layout.luks.uuid)} if layout.luks else set())
 
 
 def _arrays(disk: Disk) -> set[str]:

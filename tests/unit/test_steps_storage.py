@@ -229,6 +229,21 @@ def test_names_that_another_disk_carries_are_refused() -> None:
     ]
 
 
+def test_a_disk_left_over_from_an_earlier_installation_by_the_same_plan_is_refused() -> None:
+    where = layout(A, B)
+    left = Content(
+        device="/dev/vdc3",
+        kind="linux_raid_member",
+        uuid=str(where.arrays[1].uuid),
+        label="old",
+        size=GIB,
+    )
+    other = C.model_copy(update={"content": (left,)})
+    (problem,) = UniqueNames(where, (other,)).problems(storage_machine(storage()))
+    assert problem.where == "/dev/vdc3"
+    assert str(where.arrays[1].uuid) in problem.message
+
+
 def test_a_group_whose_volume_would_hide_the_encrypted_one_is_refused() -> None:
     where = layout(A, group="bedplate")
     (problem,) = UniqueNames(where, ()).problems(storage_machine(storage()))

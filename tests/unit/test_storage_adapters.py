@@ -268,6 +268,28 @@ def test_only_mounts_that_are_not_our_own_stand_in_the_way(mirrored: Sysfs) -> N
     ]
 
 
+@pytest.mark.parametrize("name", ["loop0", "zram0", "md127", "dm-3", "sr0", "mmcblk0boot0", "zd16"])
+def test_views_of_other_devices_are_no_disks(sysfs: Sysfs, name: str) -> None:
+    sysfs.disk(name)
+    sysfs.disk("sda")
+    sysfs.disk("mmcblk0")
+    reader = DiskReader(kernel=sysfs.kernel)
+    assert not reader._counts(name)
+    assert reader._counts("sda")
+    assert reader._counts("mmcblk0")
+
+
+def test_a_disk_that_cannot_be_read_is_listed_as_such(sysfs: Sysfs) -> None:
+    sysfs.disk("sda")
+
+    def broken(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> str:
+        raise CommandError([os.fspath(word) for word in argv], "exited with status 1", "I/O error")
+
+    found = DiskReader(broken, kernel=sysfs.kernel)._disk("sda", {})
+    assert [content.kind for content in found.content] == ["unreadable"]
+    assert not found.blank
+
+
 def test_a_damaged_marker_is_no_marker() -> None:
     text = '{"plan": "0b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11", "hostname": "h", "machine": "m"'
     assert parse_marker(text, "/dev/vda1") is None

@@ -82,22 +82,24 @@ class BlivetStorage:
         for part in self._kernel.partitions(disk):
             erase.blank_ends(command.run, node(part))
         erase.blank_ends(command.run, node(disk))
-        command.run("blockdev", "--rereadpt", node(disk))
+        # Locked, or udev's own look at the old partitions makes the kernel refuse (EBUSY).
+        command.run("udevadm", "lock", "--device", node(disk), "blockdev", "--rereadpt", node(disk))
         if erase.reads_zeros(command.run, command.attempt, node(disk)):
             self._zeros.add(disk)
 
     def partition(self, disks: Sequence[DiskLayout]) -> None:
         """Write the tables, wait for every partition by its PARTUUID, and blank its ends."""
         for layout in disks:
-            with command.feeding("sfdisk", "--wipe", "always", layout.disk.path) as stdin:
+            with command.feeding("sfdisk", "--lock", "--wipe", "always", layout.disk.path) as stdin:
                 stdin.write(table.script(layout).encode())
-        partitions = [part for layout in disks for part in layout.partitions]
-        _wait(part.path for part in partitions)
-        for layout in disks:
-            if kernel_name(Path(layout.disk.path)) not in self._zeros:
-                for part in layout.partitions:
-                    erase.blank_ends(command.run, part.path)
+        _wait(part.path for layout in disks for part in layout.partitions)
         self._disks = [kernel_name(Path(layout.disk.path)) for layout in disks]
+        for disk, layout in zip(self._disks, disks, strict=True):
+            for part in layout.partitions:
+                if self._disk_of(part.path) != disk:
+                    raise StepError(f"{part.path}: is on another disk than {layout.disk.path}")
+                if disk not in self._zeros:
+                    erase.blank_ends(command.run, part.path)
         self._blivet = self._scanned()
 
     def _scanned(self) -> Any:

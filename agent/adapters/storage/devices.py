@@ -6,6 +6,7 @@ has to be looked at again when the version changes.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from blivet import blockdev, udev
@@ -65,6 +66,10 @@ class ChosenArray(MDRaidArrayDevice):  # type: ignore[misc]  # blivet is untyped
             )
         except blockdev.MDRaidError as error:
             raise MDRaidError(error) from error
+        if not self._clean:
+            # At once: what follows would compete with the resync for the disks.
+            md = Path("/sys/class/block") / Path(self.path).resolve().name
+            (md / "md/sync_action").write_text("frozen")
         udev.settle()
 
     def _post_create(self) -> None:

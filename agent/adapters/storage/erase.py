@@ -139,14 +139,17 @@ def _spread(size: int, count: int, length: int) -> list[int]:
 
 @contextmanager
 def _opened(device: Path, *, writable: bool = True) -> Iterator[tuple[int, int]]:
-    """Open past the page cache's readers: yield a descriptor and the size in bytes."""
-    descriptor = os.open(device, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    """Yield a descriptor and the size in bytes; the device's own errors become `StepError`."""
     try:
-        # What the kernel cached before a discard must not answer for the device.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        yield descriptor, os.lseek(descriptor, 0, os.SEEK_END)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(device, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            # What the kernel cached before a discard must not answer for the device.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            yield descriptor, os.lseek(descriptor, 0, os.SEEK_END)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StepError(f"{device}: {error.strerror}") from error
 
 
 def _zero(descriptor: int, offset: int, length: int) -> None:
