@@ -27,6 +27,16 @@ class Secret:
         """
         return cls(secrets.token_hex(32))
 
+    @classmethod
+    def typeable(cls) -> Secret:
+        """Return 256 random bits as eight groups of eight hexadecimal digits with dashes.
+
+        For a key that somebody may have to read off a screen and type at a console; the dashes
+        belong to it.
+        """
+        digits = secrets.token_hex(32)
+        return cls("-".join(digits[i : i + 8] for i in range(0, 64, 8)))
+
     @property
     def value(self) -> bytes:
         return self._value

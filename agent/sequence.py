@@ -79,7 +79,7 @@ class Decided:
 def sequence(decided: Decided) -> tuple[Step, ...]:
     """Return every step in its order."""
     machine_id = uuid4()
-    install, recovery = Secret.random(), Secret.random()
+    install, recovery = Secret.random(), Secret.typeable()
     return (
         *_storage(decided.layout, install),
         WriteImage(decided.manifest, decided.source, ROOT),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,6 +61,12 @@ def bound() -> KeyRoom:
     apply(add(room), room)
     apply(bind(room, "tpm2 or tang"), room)
     return room
+
+
+def test_a_key_to_be_typed_has_256_bits_in_groups_and_one_line() -> None:
+    one, other = Secret.typeable(), Secret.typeable()
+    assert one != other
+    assert re.fullmatch(r"(?:[0-9a-f]{8}-){7}[0-9a-f]{8}", one.text)
 
 
 def test_the_whole_way_leaves_the_recovery_key_and_the_binding_only() -> None:
