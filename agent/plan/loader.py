@@ -18,6 +18,7 @@ from agent.errors import PlanError, Problem
 
 LARGEST_DOCUMENT = 1 << 20  # bytes
 DEEPEST = 24
+LONGEST_NUMBER = 100  # characters
 MOST_VALUES = 100_000  # after aliases are expanded
 
 # libyaml where PyYAML was built with it: ten times as fast, the same events.
@@ -97,7 +98,7 @@ def load(text: bytes) -> tuple[Node, list[Found]]:
         characters = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _fatal("", f"the plan is not UTF-8: {error.reason} at byte {error.start}") from None
-    reader = _Reader()
+    reader = Reader()
     try:
         for event in yaml.parse(characters, Loader=PARSER):
             reader.take(event)
@@ -136,7 +137,7 @@ class _Open:
 
 
 @dataclass
-class _Reader:
+class Reader:
     """Turns events into nodes; what can be read past gathers in `found`."""
 
     root: Node | None = None
@@ -252,13 +253,13 @@ class _Reader:
         tag = self.constructor.resolve(yaml.ScalarNode, text, (True, False))
         construct = _CONSTRUCTORS.get(tag)
         # Times are read by the plan. Numbers to the base 60 are a thing of YAML 1.1 alone, and what
-        # a plan has of that form is a MAC address.
-        if construct is None or (":" in text and tag != "tag:yaml.org,2002:bool"):
+        # a plan has of that form is a MAC address. No number of a plan has hundreds of digits.
+        if construct is None or ":" in text or len(text) > LONGEST_NUMBER:
             return text
         try:
             value: Scalar = construct(self.constructor, yaml.ScalarNode(tag, text))
         except ValueError:
-            return text  # "0x_", and numbers of thousands of digits
+            return text  # "0x_"
         return value
 
 

@@ -1,0 +1,191 @@
+"""Presets, and what the plan makes of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from agent.plan.model import Plan
+from agent.plan.preset import all_presets, load_preset
+from agent.plan.size import GiB, MiB, Percent
+from agent.plan.storage import SMALLEST
+from agent.plan.wish import Grow, StorageWish, VolumeWish, wish
+from tests.unit.plan.plans import encrypted, plans, small
+
+# The options that the STIG asks for, as its own table has them (RHEL 9, V2R9).
+STIG = {
+    "/": set(),
+    "/home": {"nodev", "nosuid", "noexec"},
+    "/tmp": {"nodev", "nosuid", "noexec"},
+    "/var": {"nodev"},
+    "/var/log": {"nodev", "nosuid", "noexec"},
+    "/var/log/audit": {"nodev", "nosuid", "noexec"},
+    "/var/tmp": {"nodev", "nosuid", "noexec"},
+}
+STIG_RULES = {
+    *(f"RHEL-09-2310{n}" for n in (10, 15, 20, 25, 30, 35, 45, 50, 55, 95)),
+    *(f"RHEL-09-2311{n:02}" for n in range(0, 90, 5) if n != 90),
+    "RHEL-09-231105",
+    "RHEL-09-231200",
+    "RHEL-09-653030",
+}
+
+
+def wished(*volumes: dict[str, Any], preset: str = "stig-rhel9", **storage: Any) -> StorageWish:
+    """Return the wishes of an encrypted plan with these volumes."""
+    section = {"preset": preset, "volumes": list(volumes), **storage}
+    return wish(Plan.model_validate({**encrypted(), "storage": section}))
+
+
+def volume_of(wishes: StorageWish, mount: str) -> VolumeWish:
+    return next(volume for volume in wishes.volumes if volume.mount == mount)
+
+
+def deviations_of(wishes: StorageWish) -> list[str]:
+    return [str(deviation) for deviation in wishes.deviations]
+
+
+def test_plain_is_one_volume_that_takes_all() -> None:
+    wishes = wish(Plan.model_validate(small()))
+    assert wishes.volumes == (VolumeWish("/", Grow(), 2 * GiB, "xfs"),)
+    assert (wishes.tmpfs, wishes.boot.options, wishes.deviations) == ((), (), ())
+
+
+def test_the_stig_preset_has_every_mount_with_every_option() -> None:
+    wishes = wished()
+    assert {volume.mount: set(volume.options) for volume in wishes.volumes} == STIG
+    (shm,) = wishes.tmpfs
+    assert (shm.mount, set(shm.options)) == ("/dev/shm", {"nodev", "nosuid", "noexec"})
+    assert {"nodev", "nosuid"} <= set(wishes.boot.options) & set(wishes.esp.options)
+    assert wishes.deviations == ()
+
+
+def test_the_stig_preset_names_the_rules_that_it_meets() -> None:
+    wishes = wished()
+    rules = [volume.rules for volume in wishes.volumes] + [mount.rules for mount in wishes.tmpfs]
+    met = {rule for each in [*rules, wishes.boot.rules, wishes.esp.rules] for rule in each}
+    assert met == STIG_RULES
+
+
+@pytest.mark.parametrize("preset", all_presets(), ids=lambda preset: preset.name)
+def test_a_preset_fits_disks_of_32_gb_and_lets_one_volume_grow(preset: Any) -> None:
+    fixed = sum(volume.size for volume in preset.volumes) + preset.boot.size + preset.esp.size
+    for_headers = 64 * MiB  # GPT, md and LUKS metadata, rounding to extents
+    assert fixed + for_headers <= 32 * 10**9
+    assert sum(volume.grow for volume in preset.volumes) == 1
+    assert preset.volume("/") is not None
+    assert preset.volume("/nowhere") is None
+
+
+def test_presets_are_loaded_once() -> None:
+    assert load_preset("plain") is load_preset("plain")
+
+
+def test_the_plan_changes_what_it_names_and_nothing_else() -> None:
+    before, after = wished(), wished({"mount": "/home", "size": "5 GiB", "filesystem": "ext4"})
+    home = volume_of(after, "/home")
+    assert (home.size, home.minimum, home.filesystem) == (5 * GiB, 5 * GiB, "ext4")
+    assert home.options == volume_of(before, "/home").options
+    assert [v for v in after.volumes if v.mount != "/home"] == [
+        v for v in before.volumes if v.mount != "/home"
+    ]
+
+
+def test_the_volume_that_grows_in_the_plan_takes_the_place_of_the_presets() -> None:
+    assert volume_of(wished(), "/var").size == Grow()
+    wishes = wished({"mount": "/srv", "grow": True})
+    assert volume_of(wishes, "/var").size == 4 * GiB
+    assert volume_of(wishes, "/srv") == VolumeWish(
+        "/srv", Grow(), SMALLEST["xfs"], "xfs", ("nodev",), ("RHEL-09-231200",)
+    )
+
+
+def test_a_size_for_the_growing_volume_leaves_the_rest_free() -> None:
+    wishes = wished({"mount": "/var", "size": "20 GiB"})
+    assert all(not isinstance(volume.size, Grow) for volume in wishes.volumes)
+
+
+def test_a_growing_volume_has_at_least_what_the_preset_gives_it() -> None:
+    audit = volume_of(wished({"mount": "/var/log/audit", "grow": True}), "/var/log/audit")
+    assert (audit.size, audit.minimum) == (Grow(), 10 * GiB)
+    assert "RHEL-09-653030" in audit.rules
+
+
+def test_a_share_must_come_to_what_a_rule_asks_for() -> None:
+    audit = volume_of(wished({"mount": "/var/log/audit", "size": "20%"}), "/var/log/audit")
+    assert (audit.size, audit.minimum) == (Percent(Decimal(20)), 10 * GiB)
+
+
+def test_parents_come_before_what_is_mounted_in_them() -> None:
+    wishes = wished(
+        {"mount": "/var/lib/pgsql", "size": "5 GiB"}, {"mount": "/srv", "size": "5 GiB"}
+    )
+    mounts = [volume.mount for volume in wishes.volumes]
+    assert mounts[0] == "/"
+    assert mounts.index("/var") < mounts.index("/var/lib/pgsql")
+    assert mounts.index("/var/log") < mounts.index("/var/log/audit")
+
+
+@pytest.mark.parametrize(
+    ("volume", "deviations"),
+    [
+        ({"mount": "/home", "options": ["noexec", "nosuid", "nodev", "noatime"]}, []),
+        (
+            {"mount": "/home", "options": ["nodev", "nosuid"]},
+            ["deviates from stig-rhel9: RHEL-09-231055 (/home: without noexec)"],
+        ),
+        (
+            {"mount": "/var", "options": []},
+            [
+                "deviates from stig-rhel9: RHEL-09-231140 (/var: without nodev)",
+                "deviates from stig-rhel9: RHEL-09-231200 (/var: without nodev)",
+            ],
+        ),
+        (
+            {"mount": "/srv", "size": "5 GiB", "options": ["nosuid"]},
+            ["deviates from stig-rhel9: RHEL-09-231200 (/srv: without nodev)"],
+        ),
+        ({"mount": "/srv", "size": "5 GiB"}, []),
+        ({"mount": "/", "options": []}, []),
+        (
+            {"mount": "/var/log/audit", "size": "2 GiB"},
+            ["deviates from stig-rhel9: RHEL-09-653030 (/var/log/audit: 2 GiB, less than 10 GiB)"],
+        ),
+        ({"mount": "/var/log/audit", "size": "11 GB"}, []),
+    ],
+)
+def test_a_plan_that_weakens_the_preset_says_which_rules_it_breaks(
+    volume: dict[str, Any], deviations: list[str]
+) -> None:
+    wishes = wished(volume)
+    assert deviations_of(wishes) == deviations
+    broken = {deviation.rule for deviation in wishes.deviations}
+    assert not broken & set(volume_of(wishes, volume["mount"]).rules)
+
+
+def test_a_stig_plan_without_encryption_says_so() -> None:
+    wishes = wish(Plan.model_validate(small(storage={"preset": "stig-rhel9"})))
+    assert deviations_of(wishes) == [
+        "deviates from stig-rhel9: RHEL-09-231190 (encryption: the disks are not encrypted)"
+    ]
+
+
+@settings(max_examples=30, deadline=None)
+@given(plans)
+def test_every_mount_of_the_preset_and_of_the_plan_is_wished_for_once(
+    content: dict[str, Any],
+) -> None:
+    plan = Plan.model_validate(content)
+    wishes = wish(plan)
+    mounts = [volume.mount for volume in wishes.volumes]
+    preset = load_preset(plan.storage.preset)
+    asked = {v.mount for v in preset.volumes} | {v.mount for v in plan.storage.volumes}
+    assert len(mounts) == len(set(mounts))
+    assert set(mounts) == asked
+    assert sum(isinstance(volume.size, Grow) for volume in wishes.volumes) <= 1
+    for volume in wishes.volumes:
+        assert volume.minimum >= SMALLEST[volume.filesystem]
+        assert not isinstance(volume.size, int) or volume.size >= volume.minimum
