@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -155,11 +155,11 @@ class Client:
         The connection is kept when the body was read to its end.
         """
         response = self.open(url, headers, seconds)
-        with self.reading(seconds=None):
+        # Closed by hand: after `Connection: close` the connection has forgotten its answer.
+        with closing(response), self.reading(seconds=None):
             yield response
             if not _drained(response):
                 self.close()
-            response.close()
 
     def open(
         self, url: str, headers: Mapping[str, str], seconds: float
@@ -189,10 +189,8 @@ class Client:
         for link in tuple(self._links.values()):
             sock = link.sock
             if sock is not None:
-                try:
+                with suppress(OSError):  # it was not connected, or no longer
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue  # it was not connected, or no longer
 
     def close(self) -> None:
         for link in self._links.values():
@@ -224,6 +222,7 @@ class Client:
             response = self._ask(parts, headers)
             if response.status not in _REDIRECTS:
                 return response
+            response.close()
             self._links[origin(parts)].close()
             url = _redirected(parts, response.headers.get("Location", ""))
             if len(seen) > MOST_REDIRECTS or url in seen:
@@ -235,21 +234,19 @@ class Client:
         link = self._links.get(name)
         if link is None:
             link = self._links[name] = _Link(url, self._options, self._clock)
-        used = link.sock is not None
         sent = {"Accept-Encoding": "identity", "User-Agent": "bedplate", **headers}
         if self._options.token is not None and name in self._origins:
             sent["Authorization"] = f"Bearer {self._options.token.text}"
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        try:
-            if self._closed:
-                raise Passing("was given up")
-            link.request("GET", target, headers=sent)
-            return link.getresponse()
-        except (http.client.RemoteDisconnected, ConnectionError):
+        if link.sock is not None:
+            # An idle connection may be closed by the server at any time (RFC 9112 §9.5).
+            with suppress(http.client.RemoteDisconnected, ConnectionError):
+                link.request("GET", target, headers=sent)
+                return link.getresponse()
             link.close()
-            if not used:
-                raise
-        # An idle connection may be closed by the server at any time (RFC 9112 §9.5): once more.
+        link.connect()
+        if self._closed:  # looked at after connecting: abort() may have come too early to see it
+            raise Passing("was given up")
         link.request("GET", target, headers=sent)
         return link.getresponse()
 

@@ -40,23 +40,24 @@ class _Errand:
 class Courier:
     """One thread's connection, decoder and buffer.
 
-    `until` (time.monotonic) is the end of the whole stream. `stopped` is set when nobody wants
-    the chunks any more.
+    `origins` may be sent the bearer token. `until` (time.monotonic) is the end of the whole stream.
+    `stopped` is set when nobody wants the chunks any more.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         mirrors: Mirrors,
-        client: Client,
         options: FetchOptions,
         *,
+        origins: frozenset[str],
         until: float,
         stopped: threading.Event,
     ) -> None:
         self._manifest, self._mirrors, self._options = manifest, mirrors, options
         self._until, self._stopped = until, stopped
-        self._reader = Reader(client, manifest.payload.size)
+        self._client = Client(options, origins)
+        self._reader = Reader(self._client, manifest.payload.size)
         self._decoder = Decoder(manifest.chunk_size)
         self._frame = bytearray()
 
@@ -76,6 +77,14 @@ class Courier:
             self._decoder.decode(frame, into)
         except ImageError as error:
             raise ImageError(f"{self._place(errand)}: its frame {error}") from None
+
+    def abort(self) -> None:
+        """Break off what `bring` is waiting for in another thread."""
+        self._client.abort()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._client.close()
 
     def _fetch(self, errand: _Errand) -> None:
         """Have the errand's frame in its buffer, with the right digest."""

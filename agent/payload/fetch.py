@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -106,19 +107,22 @@ def probe(
     into = memoryview(bytearray(manifest.chunks[number].length))
     probes = []
     for url in source.payload_urls:
-        client = Client(options, source.origins)
         mirrors = Mirrors.of([url])
         mirrors.sequential = True
         courier = Courier(
-            manifest, mirrors, client, options, until=math.inf, stopped=threading.Event()
+            manifest,
+            mirrors,
+            options,
+            origins=source.origins,
+            until=math.inf,
+            stopped=threading.Event(),
         )
-        try:
-            courier.bring(number, into)
-            probes.append(Probe(url, None))
-        except ImageError as error:
-            probes.append(Probe(url, mirrors.all[0].said or str(error)))
-        finally:
-            client.close()
+        with closing(courier):
+            try:
+                courier.bring(number, into)
+                probes.append(Probe(url, None))
+            except ImageError as error:
+                probes.append(Probe(url, mirrors.all[0].said or str(error)))
     return tuple(probes)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.payload.client import PIECE, Client, Filling, read_into, refusal
 from agent.payload.mirrors import Mirror
-from agent.payload.trouble import Passing, Unranged, Wrong
+from agent.payload.trouble import Passing, Trouble, Unranged, Wrong
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 FICKLE = 3
@@ -42,6 +42,12 @@ class Reader:
             self._read_range(mirror, at, filling, seconds, _FRESH if fresh else {})
         else:
             self._read_on(mirror, at, filling, seconds, _FRESH if fresh else {})
+
+    def close(self) -> None:
+        """Let go of an answer that was not read to its end."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
 
     def _read_range(
         self, mirror: Mirror, at: int, filling: Filling, seconds: float, more: dict[str, str]
@@ -114,19 +120,25 @@ class Reader:
                 if filling.left:
                     raise _cut(filling)
         except BaseException:
-            self._open = None
+            self.close()
             raise
 
     def _reopen(self, mirror: Mirror, seconds: float, more: dict[str, str]) -> None:
-        self._open, self._position = None, 0
+        self.close()
         self._client.close()
-        response = self._client.open(mirror.url, more, seconds)
-        if response.status != 200:
-            raise refusal(response)
-        not_encoded(response)
-        if response.length is not None and response.length != self._size:
-            raise Wrong(f"has a payload of {response.length} bytes, the manifest says {self._size}")
-        self._open = mirror, response
+        self._open = mirror, self._client.open(mirror.url, more, seconds)
+        self._position = 0
+        response = self._open[1]
+        try:
+            if response.status != 200:
+                raise refusal(response)
+            not_encoded(response)
+            size = response.length
+            if size is not None and size != self._size:
+                raise Wrong(f"has a payload of {size} bytes, the manifest says {self._size}")
+        except Trouble:
+            self.close()
+            raise
 
     def _read_file(self, mirror: Mirror, at: int, filling: Filling) -> None:
         try:

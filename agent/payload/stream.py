@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from agent.payload.client import Client
 from agent.payload.courier import Courier
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
@@ -97,7 +96,7 @@ class _Crew:
         self._manifest, self._mirrors, self._until = manifest, mirrors, until
         self._options, self._origins = access
         self._stopped = threading.Event()
-        self._clients: list[Client] = []
+        self._couriers: list[Courier] = []
         self._mine = threading.local()
         # mmap and not bytearray: page-aligned as O_DIRECT wants it, and given back when done.
         self._buffers = [mmap.mmap(-1, manifest.chunk_size) for _ in range(lanes + AHEAD)]
@@ -113,11 +112,11 @@ class _Crew:
         traceback: TracebackType | None,
     ) -> None:
         self._stopped.set()
-        for client in self._clients:
-            client.abort()
+        for courier in self._couriers:
+            courier.abort()
         self._pool.shutdown(cancel_futures=True)
-        for client in self._clients:
-            client.close()
+        for courier in self._couriers:
+            courier.close()
         for buffer in self._buffers:
             with suppress(BufferError):  # the caller holds on to a view
                 buffer.close()
@@ -150,18 +149,19 @@ class _Crew:
                     free.append(filled)
 
     def _hire(self) -> None:
-        client = Client(self._options, self._origins)
-        self._clients.append(client)
         self._mine.courier = Courier(
             self._manifest,
             self._mirrors,
-            client,
             self._options,
+            origins=self._origins,
             until=self._until,
             stopped=self._stopped,
         )
+        self._couriers.append(self._mine.courier)
 
     def _fill(self, number: int, buffer: mmap.mmap) -> None:
+        if self._stopped.is_set():  # hired too late to be told
+            return
         courier: Courier = self._mine.courier
         with memoryview(buffer) as view:
             courier.bring(number, view[: self._manifest.chunks[number].length])
