@@ -43,13 +43,27 @@ class Background:
     def _work(self) -> None:
         pause: float | None = None
         while self._buffer.wait(pause) or not self._buffer.closed:
-            try:
-                for event in self._buffer.take(20, 1 << 20):
-                    self._sink(event)
-                pause = self._sink.tick() if isinstance(self._sink, Ticks) else None
-            except Exception:
-                pause = 5.0
-                if not self._failed:
-                    self._failed = True
-                    log.warning("%s: cannot show events", self._name, exc_info=True)
+            for event in self._buffer.take(20, 1 << 20):
+                self._show(event)
+            pause = self._tick()
             self._buffer.settle()
+
+    def _show(self, event: Event) -> None:
+        try:
+            self._sink(event)
+        except Exception:
+            self._blame()
+
+    def _tick(self) -> float | None:
+        if not isinstance(self._sink, Ticks):
+            return None
+        try:
+            return self._sink.tick()
+        except Exception:
+            self._blame()
+            return 5.0
+
+    def _blame(self) -> None:
+        if not self._failed:
+            self._failed = True
+            log.warning("%s: cannot show events", self._name, exc_info=True)
