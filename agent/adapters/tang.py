@@ -30,14 +30,15 @@ _SHA1 = re.compile(r"[A-Za-z0-9_-]{27}")
 class TangServers:
     """The port `Tang`. `timeout` is in seconds, for the connection and for the whole answer.
 
-    What was verified once is remembered, so a step binds the very bytes that its check saw.
+    What was found once is remembered, a failure too: a step binds the very bytes that its check
+    saw, and a server that is away is waited for once.
     """
 
     def __init__(self, run: Run, *, timeout: float = 10, attempts: int = 3) -> None:
         self._run = run
         self._timeout = timeout
         self._attempts = attempts
-        self._verified: dict[tuple[str, str], Advertisement] = {}
+        self._found: dict[tuple[str, str], Advertisement | StepError] = {}
 
     def advertisement(self, url: str, thumbprint: str) -> Advertisement:
         """Fetch and verify: the key with this S256 thumbprint must have signed it."""
@@ -45,10 +46,16 @@ class TangServers:
             raise StepError(
                 f"{url}: {thumbprint} is a SHA-1 thumbprint, give the SHA-256 one of 43 characters"
             )
-        known = (url, thumbprint)
-        if known not in self._verified:
-            self._verified[known] = self._fetch_verified(url, thumbprint)
-        return self._verified[known]
+        asked = (url, thumbprint)
+        if asked not in self._found:
+            try:
+                self._found[asked] = self._fetch_verified(url, thumbprint)
+            except StepError as error:
+                self._found[asked] = error
+        found = self._found[asked]
+        if isinstance(found, StepError):
+            raise found
+        return found
 
     def verify(self, url: str, advertisement: str, thumbprint: str | None) -> Advertisement:
         """Check an advertisement that came with the plan; no network."""

@@ -21,6 +21,14 @@ SEAL_TIMEOUT = 180
 
 _PCR = re.compile(r"^\s*(\d+)\s*:\s*0x([0-9A-Fa-f]{64})\s*$", re.MULTILINE)
 
+_NEEDED = (
+    "inLockout",
+    "ownerAuthSet",
+    "TPM2_PT_LOCKOUT_COUNTER",
+    "TPM2_PT_LOCKOUT_INTERVAL",
+    "TPM2_PT_MAX_AUTH_FAIL",
+)
+
 Properties = Mapping[str, int]
 
 
@@ -69,6 +77,9 @@ class TpmTools:
         properties: dict[str, int] = {}
         for name, value in yaml.safe_load(text).items():
             properties.update(value if isinstance(value, dict) else {name: value})
+        missing = ", ".join(name for name in _NEEDED if name not in properties)
+        if missing:
+            raise CommandError(("tpm2_getcap", "properties-variable"), f"does not say {missing}")
         return properties
 
     def _bank(self, pcrs: Sequence[int]) -> Iterator[str]:

@@ -87,6 +87,19 @@ def test_what_was_verified_is_remembered_and_not_asked_for_again(tmp_path: Path)
     assert tang.advertisement(server.url, server.thumbprint) is before
 
 
+def test_a_server_that_fails_is_asked_once_in_a_run() -> None:
+    calls = []
+
+    def fail(request: BaseHTTPRequestHandler) -> None:
+        calls.append(request.path)
+        says(b"", 500)(request)
+
+    tang = TangServers(run, attempts=1)
+    with impostor(fail) as url:
+        assert refusal(url, OTHER, tang) == refusal(url, OTHER, tang)
+    assert len(calls) == 1
+
+
 def test_a_server_with_other_keys_is_refused_with_both_thumbprints(server: TangServer) -> None:
     assert refusal(server.url, OTHER) == f"has no key {OTHER}, it signs with {server.thumbprint}"
 
