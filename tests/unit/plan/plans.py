@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
 from agent.errors import PlanError
+from agent.plan.identity import PLACEHOLDER_SERIALS
 from agent.plan.parse import parse
 
 SSH_KEY = (
@@ -143,7 +144,9 @@ def one_or_more(item: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 machines = optional(
-    mac=macs, serial=words.filter(lambda text: len(text) > 12), uuid=st.uuids(version=4).map(str)
+    mac=macs,
+    serial=words.filter(lambda text: text.lower() not in PLACEHOLDER_SERIALS),
+    uuid=st.uuids(version=4).map(str),
 ).filter(bool)
 conditions = st.builds(
     "{} {}".format,
