@@ -14,8 +14,6 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any
 
-from agent.secret import Secret
-
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 DEPTH_LIMIT = 16
@@ -58,7 +56,7 @@ def _size(value: Any) -> int:
 
 
 def _key(key: object, place: str) -> str:
-    if isinstance(key, Secret) or not isinstance(key, str | int | uuid.UUID | os.PathLike):
+    if not isinstance(key, str | int | uuid.UUID | os.PathLike):
         raise TypeError(f"{place or 'evidence'}: a {type(key).__name__} cannot be a key")
     return str(key.value) if isinstance(key, Enum) else str(key)
 

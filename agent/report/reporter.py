@@ -216,12 +216,15 @@ class Reporter:
             return event
 
     def close(self, timeout: float = 10) -> None:
-        """Let every sink send what is waiting, for at most `timeout` seconds in all."""
+        """Let every sink send what is waiting, for about `timeout` seconds in all.
+
+        A sink that is down may use up the time; half a second is left for each of the others.
+        """
         deadline = self.clock.monotonic() + timeout
         for sink in self._sinks:
             if isinstance(sink, Closes):
                 try:
-                    sink.close(max(0.0, deadline - self.clock.monotonic()))
+                    sink.close(max(0.5, deadline - self.clock.monotonic()))
                 except Exception:
                     log.warning("a report sink could not be closed", exc_info=True)
 

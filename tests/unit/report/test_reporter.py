@@ -92,6 +92,15 @@ def test_no_second_sees_more_than_five_progress_events(
     assert all(b - a > 0.999 for a, b in zip(times, times[5:], strict=False))
 
 
+def test_a_step_that_never_stops_telling_is_heard_five_times_a_second() -> None:
+    heard, hands = list[Event](), HandClock()
+    with reporter(heard, hands=hands).step("image") as step:
+        for done in range(1000):
+            hands.pass_(0.01)
+            step.progress(done, 1000)
+    assert 48 <= len([e for e in heard if e.state is State.PROGRESS]) <= 50
+
+
 def test_the_last_figures_of_a_step_always_go_out() -> None:
     heard, hands = list[Event](), HandClock()
     with reporter(heard, hands=hands).step("image", unit="bytes") as step:
@@ -121,10 +130,11 @@ def test_the_rate_follows_the_last_seconds_and_not_the_start() -> None:
 def test_a_step_that_starts_over_never_shows_a_negative_rate() -> None:
     heard, hands = list[Event](), HandClock()
     with reporter(heard, hands=hands).step("image") as step:
-        for done in (500, 900, 0, 100, 200):
+        for done in (*range(0, 10_000, 1000), 0, 100, 200):
             hands.pass_(1)
-            step.progress(done, 1000, "bytes")
+            step.progress(done, 10_000, "bytes")
     assert all(e.rate is None or e.rate >= 0 for e in heard)
+    assert heard[-2].rate == 100
 
 
 def test_progress_without_a_step_is_told_to_nobody() -> None:

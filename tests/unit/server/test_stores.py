@@ -149,6 +149,7 @@ def test_an_envelope_is_kept_and_acknowledged_by_its_digest(site: Path) -> None:
     "batch",
     [
         body(event(1), event(2, step="escrow", evidence=envelope_evidence(DER, {}))),
+        body(event(1, step="escrow", evidence=envelope_evidence(DER, {})), event(2)),
         event(1, step="escrow", evidence={"envelope": "garbage"}).line,
         event(1, step="other", evidence=envelope_evidence(DER, {})).line,
         event(1, step="escrow", evidence=envelope_evidence(DER, {}) | {"sha256": "00"}).line,
