@@ -103,6 +103,10 @@ def _message(detail: ErrorDetails) -> str:
         return "is missing"
     if detail["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return "unknown key"
+    if detail["type"] == "too_long":
+        return f"is {_shown(detail['input'])}, must have at most {detail['ctx']['max_length']}"
+    if detail["type"] == "too_short":
+        return f"is {_shown(detail['input'])}, must have at least {detail['ctx']['min_length']}"
     message = detail["msg"].removeprefix("Value error, ")
     message = message.replace("Input should", "must", 1)
     message = f"{message[:1].lower()}{message[1:]}"

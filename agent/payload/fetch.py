@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from agent.errors import ImageError
 from agent.payload.client import PIECE, Client, origin, refusal
@@ -74,8 +74,8 @@ def get_manifest(
     search = _Search(urls, trusted, options)
     retrying = Retrying(
         retry=retry_if_exception_type(_NowhereError),
-        wait=wait_exponential_jitter(initial=0.5, max=15, jitter=0.5),
-        stop=stop_after_delay(options.patience),
+        wait=wait_random_exponential(multiplier=0.5, max=15),
+        stop=stop_before_delay(options.patience),
         reraise=True,
     )
     try:
@@ -142,6 +142,9 @@ class _Search:
         """Try each URL once; raise `_NowhereError` if another round may help."""
         again = False
         for url in self._urls:
+            if time.monotonic() >= self._until:
+                self._said.setdefault(url, "was not asked: no time was left")
+                continue
             try:
                 signature = self._get(_beside(url), SIGNATURE_SIZE)
                 document = self._get(url, MAX_BYTES)
@@ -166,8 +169,8 @@ class _Search:
     def _get(self, url: str, limit: int) -> bytes:
         if urlsplit(url).scheme == "file":
             return _get_file(url, limit)
-        left = self._until - time.monotonic()
-        with self.client.get(url, {}, min(self._options.request, left)) as response:
+        seconds = min(self._options.request, max(0.0, self._until - time.monotonic()))
+        with self.client.get(url, {}, seconds) as response:
             if response.status != 200:
                 raise refusal(response)
             not_encoded(response)

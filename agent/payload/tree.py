@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -16,6 +16,7 @@ from agent.errors import CommandError, ImageError
 
 Progress = Callable[[int, int], None]
 
+_ROOM = 64 << 10
 _SCRIPT = Path(__file__).with_name("extract.sh")
 TAR_OPTIONS = (
     "--file=-",
@@ -62,7 +63,7 @@ def extract(
     up after tar was done.
     """
     done = 0
-    with _flushed(root):
+    with _flushed(root) as volumes:
         try:
             with feeding(*_argv(root), pipe_size=1 << 20) as pipe:
                 for chunk in chunks:
@@ -70,8 +71,9 @@ def extract(
                     done += len(chunk)
                     progress(done, size)
         except CommandError as error:
-            said = f": {error.stderr}" if error.stderr else ""
-            raise ImageError(f"{root}: tar {error.what} after {done} bytes{said}") from None
+            full = "".join(f"{volume} is full: " for volume in volumes if _is_full(volume))
+            message = f"{root}: {full}tar {error.what} after {done} bytes"
+            raise ImageError(f"{message}: {error.stderr}" if error.stderr else message) from None
     if done != size:
         raise ImageError(f"{root}: the archive was {done} bytes long, must be {size}")
 
@@ -82,23 +84,32 @@ def _argv(root: Path) -> tuple[str | os.PathLike[str], ...]:
 
 
 @contextmanager
-def _flushed(root: Path) -> Iterator[None]:
-    """Write all file systems at and below `root` to their devices at the end.
+def _flushed(root: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield the mount points at and below `root`, and write them to their devices at the end.
 
     Opened before the first write, because syncfs(2) tells of the write errors since then: a full
     or failing device must not pass as an installed image.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    places = {path: os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in _mounts(root)}
-    try:
-        yield
-        for path, descriptor in places.items():
+    with ExitStack() as stack:
+        volumes = {}
+        for path in _mounts(root):
+            try:
+                volumes[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ImageError(f"{path}: cannot be opened: {error.strerror}") from None
+            stack.callback(os.close, volumes[path])
+        yield tuple(volumes)
+        for path, descriptor in volumes.items():
             if libc.syncfs(descriptor):
                 reason = os.strerror(ctypes.get_errno())
                 raise ImageError(f"{path}: cannot be written to its device: {reason}")
-    finally:
-        for descriptor in places.values():
-            os.close(descriptor)
+
+
+def _is_full(volume: Path) -> bool:
+    """Tell whether a file system has no room for a file, or no inode; tar says neither."""
+    room = os.statvfs(volume)
+    return room.f_bavail * room.f_frsize < _ROOM or (room.f_files > 0 and room.f_favail == 0)
 
 
 def _mounts(root: Path) -> list[Path]:

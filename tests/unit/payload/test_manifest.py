@@ -134,9 +134,12 @@ def with_chunk(number: int, **changes: Any) -> bytes:
         (document(size=True), "size: is true, must be a valid integer"),
         (document(chunk_size=65537), "chunk_size: is 65537, must be a multiple of 4096"),
         (document(chunk_size=1 << 40), "chunk_size: is 1099511627776, must be a multiple"),
-        (document(chunks=[]), "chunks: is a list of 0, "),
+        (document(chunks=[]), "chunks: is a list of 0, must have at least 1"),
         (document(payload={"urls": ["a.zst"], "size": 5}), "payload.size: is 5, the last frame"),
-        (document(payload={"urls": [], "size": 134}), "payload.urls: is a list of 0"),
+        (
+            document(payload={"urls": [], "size": 134}),
+            "payload.urls: is a list of 0, must have at least 1",
+        ),
         (document(payload={"urls": ["../a"], "size": 134}), 'payload.urls[0]: is "../a", must be'),
         (document(payload={"urls": ["/etc/x"], "size": 134}), 'payload.urls[0]: is "/etc/x"'),
         (
