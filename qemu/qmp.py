@@ -6,6 +6,7 @@ in the order of the commands, with events between them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import queue
@@ -39,7 +40,8 @@ class Qmp:
         self._change = threading.Condition()
         self._closed = False
         self.events: list[Event] = []
-        threading.Thread(target=self._read, name="qmp", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name="qmp", daemon=True)
+        self._thread.start()
 
     def negotiate(self, timeout: float = 30) -> None:
         """Wait for QEMU's greeting and leave the negotiation mode."""
@@ -84,6 +86,9 @@ class Qmp:
                 self._change.wait(left)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
         self._link.close()
 
     def _answer(self, command: str, number: int | None, timeout: float) -> dict[str, Any]:

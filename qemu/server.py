@@ -41,8 +41,8 @@ class DeployServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, timeout: float = 60) -> DeployServer:
-        """Start it and wait until it says that it listens; its output goes on to server.log."""
-        log = self.directory / "server.log"
+        """Start it and wait until it says that it listens; its output is in NAME.log beside it."""
+        log = self.directory.with_name(f"{self.directory.name}.log")
         argv = [
             sys.executable, "-m", "agent", "serve", str(self.directory),
             "--listen", f"127.0.0.1:{self._port}",
@@ -86,8 +86,8 @@ def _copy(
 ) -> None:
     """Append what the server says to its log, and tell when it has named its address."""
     assert process.stdout is not None
-    with log.open("ab", buffering=0) as file:
-        for line in process.stdout:
+    with log.open("ab", buffering=0) as file, process.stdout as lines:
+        for line in lines:
             file.write(line)
             if not listening.is_set():
                 announced += line

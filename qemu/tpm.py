@@ -105,7 +105,9 @@ class Tpm:
             find("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={self.directory.resolve()}",
             "--fd", str(theirs.fileno()), "--flags", "not-need-init", "--terminate",
         ]  # fmt: skip
-        process = subprocess.Popen(mortal(argv), stderr=subprocess.PIPE, pass_fds=[theirs.fileno()])
+        process = subprocess.Popen(
+            mortal(argv), stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+        )
         theirs.close()
         with ours:
             ours.settimeout(30)

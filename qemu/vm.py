@@ -276,16 +276,18 @@ class Vm:
         self.console, self.qmp = self._qemu.console, self._qemu.qmp
         self.shell = Shell(self._qemu.second, check=self.check)
         self.devices = Devices(self.machine, self.qmp)
-        self._leave_a_way_in()
+        if script := self._leave_a_way_in():
+            stack.callback(script.unlink)
         if self.machine.resume is not None:
             migration.read(self.qmp, self.machine.resume)
 
-    def _leave_a_way_in(self) -> None:
+    def _leave_a_way_in(self) -> Path | None:
         """Write `ssh` into the run's directory: a command for a person at another terminal."""
         if self._key is None or not any(22 in nic.forward for nic in self.machine.nics):
-            return
+            return None
         script = self.directory / "ssh"
         login = Ssh(self.devices.forwarded(22), self._key)
         script.write_text(f'#!/bin/sh\nexec {shlex.join(login.command())} "$@"\n')
         script.chmod(0o755)
         login.close()
+        return script

@@ -1,0 +1,56 @@
+"""One machine at a time: whose turn it is."""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from qemu.errors import RigError, WaitTimeoutError
+from qemu.turn import one_at_a_time
+
+
+def test_a_process_that_would_wait_for_itself_is_told(tmp_path: Path) -> None:
+    lock = tmp_path / "vm" / ".lock"
+    with (
+        one_at_a_time(lock, "first"),
+        pytest.raises(RigError, match="second: one machine at a time: first"),
+        one_at_a_time(lock, "second"),
+    ):
+        pass
+
+
+def test_the_second_waits_says_for_whom_and_goes_on_when_the_first_is_done(tmp_path: Path) -> None:
+    lock, said = tmp_path / ".lock", list[str]()
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("install (process 1)\n")
+        held.flush()
+        threading.Timer(0.7, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        began = time.monotonic()
+        with one_at_a_time(lock, "refusals", say=said.append):
+            waited = time.monotonic() - began
+    assert waited >= 0.5
+    assert said == [f"refusals: waiting for install (process 1) to end ({lock})"]
+
+
+def test_a_wait_without_end_is_given_up(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with (
+            pytest.raises(WaitTimeoutError, match=r"waited 0\.2 s for another process"),
+            one_at_a_time(lock, "late", timeout=0.2, say=lambda _: None),
+        ):
+            pass
+
+
+def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with pytest.raises(ValueError, match="boom"), one_at_a_time(lock, "first"):
+        raise ValueError("boom")
+    with one_at_a_time(lock, "second"):
+        assert lock.read_text().startswith("second (process ")
