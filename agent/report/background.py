@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from agent.report.buffer import EventBuffer
 from agent.report.event import Event
@@ -19,9 +20,13 @@ log = logging.getLogger(__name__)
 class Background:
     """Hands events to `sink` in another thread, in order; calling it never blocks."""
 
-    def __init__(self, sink: Sink, name: str = "console") -> None:
+    def __init__(
+        self, sink: Sink, name: str = "console", unblock: Callable[[], None] | None = None
+    ) -> None:
         self._sink = sink
         self._name = name
+        self._unblock = unblock
+        self._abandoned = False
         self._buffer = EventBuffer(progress_kept=20)
         self._failed = False
         self._thread = threading.Thread(target=self._work, name=f"events-{name}", daemon=True)
@@ -31,12 +36,19 @@ class Background:
         self._buffer.put(event)
 
     def close(self, timeout: float) -> None:
-        """Give the sink up to `timeout` seconds to show what is left; then leave it behind."""
+        """Give the sink up to `timeout` seconds to show what is left; then leave it behind.
+
+        `unblock` is called then: whoever closes the stream would wait for the stuck writer.
+        """
         deadline = time.monotonic() + timeout
         self._buffer.close()
         self._thread.join(timeout)
         if self._thread.is_alive():
             log.warning("%s: does not take what is written to it", self._name)
+            self._abandoned = True
+            if self._unblock:
+                self._unblock()
+                self._thread.join(1.0)
         elif isinstance(self._sink, Closes):
             self._sink.close(max(0.0, deadline - time.monotonic()))
 
@@ -44,6 +56,8 @@ class Background:
         pause: float | None = None
         while self._buffer.wait(pause) or not self._buffer.closed:
             for event in self._buffer.take(20, 1 << 20):
+                if self._abandoned:
+                    return
                 self._show(event)
             pause = self._tick()
             self._buffer.settle()

@@ -6,9 +6,12 @@ that does not drain holds up neither the other nor the install.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-from typing import TYPE_CHECKING, TextIO
+import termios
+from typing import TYPE_CHECKING, TextIO, cast
 
 from agent.report.background import Background
 from agent.report.event import Event
@@ -32,7 +35,8 @@ def open_console(stream: TextIO, term: str) -> Background:
     `term` is the stream's terminal type (`$TERM`); a Linux virtual terminal is known by its device.
     The stream stays the caller's and must outlive the sink's `close`.
     """
-    return Background(_renderer(stream, term), name=str(getattr(stream, "name", "console")))
+    name = str(getattr(stream, "name", "console"))
+    return Background(_renderer(_unlocked(stream), term), name, lambda: _discard_output(stream))
 
 
 def is_live(stream: TextIO, term: str) -> bool:
@@ -46,6 +50,50 @@ def is_live(stream: TextIO, term: str) -> bool:
     if _VIRTUAL.fullmatch(device):
         return True
     return not _SERIAL.fullmatch(device) and term not in _INCAPABLE
+
+
+class _Unlocked(io.TextIOBase):
+    """Writes straight to a stream's descriptor.
+
+    A thread that is stuck in a buffered write holds the buffer's lock, and whoever closes the
+    stream would wait for it for ever.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+
+    def write(self, text: str, /) -> int:
+        rest = memoryview(text.encode(self._encoding, "replace"))
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a property there is none the less
+        return self._encoding
+
+
+def _unlocked(stream: TextIO) -> TextIO:
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return stream  # in memory: nothing to be stuck on
+    stream.flush()
+    return cast(TextIO, _Unlocked(descriptor, stream.encoding))
+
+
+def _discard_output(stream: TextIO) -> None:
+    """Throw away what a serial line has not sent yet, or closing it takes 30 s (setserial(8))."""
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcflow(stream.fileno(), termios.TCOON)
+        termios.tcflush(stream.fileno(), termios.TCOFLUSH)
 
 
 def _renderer(stream: TextIO, term: str) -> PlainConsole | _LateConsole:

@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import termios
+import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,3 +253,15 @@ def test_a_hostile_run_of_endless_steps_does_not_grow_the_check_list() -> None:
     for number in range(1, 1000):
         steps.update(event(number, step=f"step-{number}"))
     assert len(list(steps)) == 200
+
+
+def test_a_terminal_that_is_stuck_can_still_be_closed(terminal: Terminal) -> None:
+    """Nobody reads the other end: the writer blocks, and closing the stream would wait for it."""
+    sink = open_console(terminal.stream, "dumb")
+    for seq in range(1, 200):
+        sink(event(seq, State.FAILED, message="x" * 1000))
+    sink.close(0.1)
+    closing = threading.Thread(target=terminal.stream.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
