@@ -123,6 +123,8 @@ def feeding(*argv: Argument, pipe_size: int = 1 << 20) -> Iterator[IO[bytes]]:
             process.stdin.close()
         except BrokenPipeError:
             process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         except BaseException:
             process.kill()
             process.wait()
