@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import blivet
-from blivet import blockdev
+from blivet import blockdev, udev
 from blivet.devices import LUKSDevice, PartitionDevice
 from blivet.errors import StorageError
 from blivet.formats import get_format
@@ -37,6 +37,8 @@ from agent.machine import Progress
 from agent.secret import Secret
 
 log = logging.getLogger(__name__)
+# blivet's record of everything it read from sysfs, for its own tests.
+logging.getLogger("testdata").setLevel(logging.WARNING)
 
 LINK_TIMEOUT = 60
 """Seconds for udev to show a link; under emulation a probe of one device can take several."""
@@ -103,10 +105,16 @@ class BlivetStorage:
         self._blivet = self._scanned()
 
     def _scanned(self) -> Any:
+        """Return a blivet that knows these disks and their partitions, and nothing else.
+
+        Its reset() would look at every disk of the machine, and stumble over what it finds there.
+        """
         with _failing("reading the new partition tables"):
             found = blivet.Blivet()
-            found.exclusive_disks = [name.replace("!", "/") for name in self._disks]
-            found.reset()
+            for disk in self._disks:
+                for name in (disk, *self._kernel.partitions(disk)):
+                    place = self._kernel.block(name).resolve()
+                    found.devicetree.handle_device(udev.get_device(str(place)))
         for device in found.devices:
             if isinstance(device, PartitionDevice):
                 # The table is complete: formatting a partition must not make blivet write it again.
