@@ -39,9 +39,12 @@ def summary(event: Event, steps: Checklist) -> Iterator[tuple[Tone, str]]:
         yield Tone.TITLE_BAD, f"NOT INSTALLED: {machine}{took}"
         yield from _failure(event, steps)
     else:
-        yield Tone.TITLE_GOOD, f"INSTALLED: {machine}{took}"
+        report = event.evidence.get("report")
+        state = report.get("state") if isinstance(report, dict) else None
+        word = plain(state, limit=40).upper() if isinstance(state, str) else "INSTALLED"
+        yield Tone.TITLE_GOOD, f"{word}: {machine}{took}"
         yield from _steps(steps)
-        yield from _report(event.evidence.get("report"))
+        yield from _report(report)
     yield Tone.FAINT, f"plan {plain(event.plan, limit=130) or '(none)'}, run {event.run}"
 
 

@@ -80,6 +80,12 @@ def test_the_end_of_a_good_run_shows_what_is_installed() -> None:
     assert re.search(r"unlock\.tang +yes\n", shown)
 
 
+def test_a_run_that_found_nothing_to_install_says_so() -> None:
+    report = {"report": {"state": "already installed"}, "seconds": 3}
+    shown = plainly([event(1, State.FINISHED, step="install", evidence=report)])
+    assert "  ALREADY INSTALLED: 52:54:00:12:34:56 after 3.0 s\n" in shown
+
+
 def test_the_end_of_a_bad_run_shows_what_failed_why_the_log_and_what_to_do() -> None:
     shown = plainly(story("root: needs 20 GiB\nvar: needs 5 GiB"))
     parts = ["What failed\n  Write", "Why\n  root: needs 20 GiB\n  var: needs 5 GiB"]
