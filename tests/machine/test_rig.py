@@ -61,7 +61,9 @@ def ask(vm: Vm, command: str, answer: str) -> str:
     return vm.wait_for(answer, 30, since=since).line
 
 
-def test_disks_are_put_in_and_taken_out_while_the_machine_runs(vm: Vm, tmp_path: Path) -> None:
+def test_disks_are_put_in_while_the_machine_runs_and_only_those_come_out(
+    vm: Vm, tmp_path: Path
+) -> None:
     vm.devices.plug(Drive("n0", disk.blank(tmp_path / "n0.qcow2", GiB), "nvme"))
     assert vm.devices.writes("n0") == vm.devices.writes("d0") == 0
     with pytest.raises(RigError, match="no such disk"):
