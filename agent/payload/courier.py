@@ -95,10 +95,15 @@ class Courier:
         def sleep(seconds: float) -> None:
             self._stopped.wait(seconds)
 
+        def too_late(_: object) -> bool:
+            # A try that is cut shorter than `stall` would only blame the mirror for our hurry.
+            earliest_end = time.monotonic() + nap(_) + self._options.stall
+            return self._stopped.is_set() or earliest_end >= errand.until
+
         retrying = Retrying(
             retry=retry_if_exception_type(Trouble),
             wait=nap,
-            stop=lambda _: self._stopped.is_set() or time.monotonic() + nap(_) >= errand.until,
+            stop=too_late,
             sleep=sleep,
             reraise=True,
         )
@@ -108,7 +113,7 @@ class Courier:
             raise ImageError(self._failure(errand, "no mirror has it")) from None
         except Trouble:
             why = f"not to be had within {self._options.patience:g} s"
-            if time.monotonic() >= self._until:
+            if errand.until == self._until:
                 why = f"not there when the {self._options.total:g} s for all were over"
             raise ImageError(self._failure(errand, why)) from None
 

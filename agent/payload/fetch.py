@@ -75,7 +75,7 @@ def get_manifest(
     retrying = Retrying(
         retry=retry_if_exception_type(_NowhereError),
         wait=wait_random_exponential(multiplier=0.5, max=15),
-        stop=stop_before_delay(options.patience),
+        stop=stop_before_delay(max(0.0, options.patience - options.stall)),
         reraise=True,
     )
     try:
@@ -142,8 +142,8 @@ class _Search:
         """Try each URL once; raise `_NowhereError` if another round may help."""
         again = False
         for url in self._urls:
-            if time.monotonic() >= self._until:
-                self._said.setdefault(url, "was not asked: no time was left")
+            # A try that is cut shorter than `stall` would only blame the mirror for our hurry.
+            if url in self._said and time.monotonic() + self._options.stall >= self._until:
                 continue
             try:
                 signature = self._get(_beside(url), SIGNATURE_SIZE)
