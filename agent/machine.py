@@ -249,3 +249,5 @@ class Machine:
     mounts: Mounts
     target: Target
     kernel: Kernel
+    authorities: bytes | None = None
+    """PEM of the certificate authorities baked into the live image, None for the system's own."""

@@ -123,7 +123,7 @@ def resolve(
         raise MachineError(problems)
     servers = plan.encryption.tang if plan.encryption else ()
     trusted = tuple(verified(server, machine.tang) for server in servers)
-    steps = sequence(Decided(plan, inventory, *image, layout, trusted, now))
+    steps = sequence(Decided(plan, inventory, *image, layout, trusted, now, machine.authorities))
     return Order(plan, inventory, image[0], layout, steps)
 
 

@@ -62,6 +62,8 @@ class Decided:
     layout: Layout
     advertisements: tuple[Advertisement, ...]
     now: datetime
+    authorities: bytes | None = None
+    """PEM of the certificate authorities that the live image trusts, if not the system's."""
 
     @property
     def needs(self) -> Needs:
@@ -119,7 +121,11 @@ def _system(decided: Decided, machine_id: UUID) -> Iterator[Step]:
 
 def _kit(decided: Decided) -> Kit:
     return esp_sync.kit(decided.layout) + seal_kit(
-        decided.plan, decided.inventory.name, decided.layout, decided.advertisements
+        decided.plan,
+        decided.inventory.name,
+        decided.layout,
+        decided.advertisements,
+        decided.authorities,
     )
 
 

@@ -83,9 +83,7 @@ def decide(plan: bytes) -> Order:
 def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
     """Carry out one order with all its reporting, then finish as the plan says."""
     tail = LogTail()
-    root = logging.getLogger()
-    root.addHandler(tail)
-    root.setLevel(logging.DEBUG)
+    _keep_log(tail)
     with _sinks() as sinks:
         reporter = Reporter("", "", sinks, tail=tail)
         try:
@@ -93,6 +91,19 @@ def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
         finally:
             reporter.close(FLUSH)
     finish(ended.finish, command.run, Efibootmgr(command.run), ended.esps)
+
+
+def _keep_log(tail: LogTail) -> None:
+    """Let everything of ours reach the tail, and of the libraries only what an operator needs.
+
+    blivet prints every device at every turn, which under emulation costs minutes.
+    """
+    root = logging.getLogger()
+    root.addHandler(tail)
+    root.setLevel(logging.DEBUG)
+    for library, level in (("blivet", logging.WARNING), ("program", logging.INFO)):
+        logging.getLogger(library).setLevel(level)
+    logging.getLogger("urllib3").setLevel(logging.INFO)
 
 
 @dataclass
@@ -129,12 +140,17 @@ class Live:
             tpm=TpmTools(run),
             escrow=OpensslCms(run),
             escrow_sink=self.reporter,
-            reports=HttpReports(self.reports, str(self.plan.id) if self.plan else ""),
+            reports=HttpReports(
+                self.reports,
+                plan=str(self.plan.id) if self.plan else "",
+                escrow=self.plan is not None and self.plan.encryption is not None,
+            ),
             firmware=Efibootmgr(run),
             images=HttpImages(_trusted(), _authorities_text()),
             mounts=SystemMounts(),
             target=ChrootTarget(run),
             kernel=KernelKnobs(),
+            authorities=text.encode() if (text := _authorities_text()) else None,
         )
 
     def environment(self) -> Mapping[str, str | float]:
@@ -151,10 +167,12 @@ class HttpReports:
 
     sinks: Sequence[HttpSink]
     plan: str
+    escrow: bool
+    """Whether each must keep the recovery key's envelope."""
 
     def problems(self) -> Iterator[Problem]:
         for number, sink in enumerate(self.sinks):
-            reason = sink.reachable(self.plan)
+            reason = sink.reachable(self.plan, escrow=self.escrow)
             if reason is not None:
                 yield Problem(f"report[{number}]", reason)
 

@@ -49,11 +49,10 @@ def main(ctx: click.Context, *, verbose: bool) -> None:
     decides everything first and then writes.
     """
     del ctx
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    shown.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=shown.level, handlers=[shown])
 
 
 def _show(error: AgentError, *, as_json: bool) -> None:

@@ -13,6 +13,9 @@ from agent.layout.model import FileSystem, Layout
 # A degraded /boot is forced by mdadm-last-resort@.timer 30 s after udev saw the first leg; the rest
 # is for slow controllers. nofail: boot does not wait, the second column only ends the job.
 BOOT_TIMEOUT = 120  # seconds
+# The machine cannot do without its volumes: systemd's 90 s would drop it into an emergency shell
+# that nobody can log in to, when all it needed was patience.
+VOLUME_TIMEOUT = 300  # seconds
 # An ESP is a plain partition: where its disk is gone nothing will bring it.
 ESP_TIMEOUT = 60  # seconds
 
@@ -39,14 +42,19 @@ def options_of(filesystem: FileSystem, layout: Layout) -> tuple[str, ...]:
         options += _may_be_missing(options, ESP_TIMEOUT)
     elif filesystem == layout.boot:
         options += _may_be_missing(options, BOOT_TIMEOUT)
+    elif filesystem.mount != "/":
+        options += _timeout(options, VOLUME_TIMEOUT)
     return tuple(options) or ("defaults",)
 
 
 def _may_be_missing(options: Sequence[str], timeout: int) -> list[str]:
-    added = [] if "nofail" in options else ["nofail"]
-    if not any(option.startswith("x-systemd.device-timeout=") for option in options):
-        added.append(f"x-systemd.device-timeout={timeout}s")
-    return added
+    return [*([] if "nofail" in options else ["nofail"]), *_timeout(options, timeout)]
+
+
+def _timeout(options: Sequence[str], timeout: int) -> list[str]:
+    if any(option.startswith("x-systemd.device-timeout=") for option in options):
+        return []
+    return [f"x-systemd.device-timeout={timeout}s"]
 
 
 def _line(filesystem: FileSystem, options: tuple[str, ...]) -> str:

@@ -17,9 +17,6 @@ from agent.target import crypttab
 # counting while a passphrase is asked for (dracut-initqueue).
 DEGRADED_AFTER = 20
 
-# Separate volumes without which the initrd cannot start the system (dracut, module usrmount).
-IN_INITRD = ("/", "/usr")
-
 
 def kernel_options(
     layout: Layout, machine_id: UUID, network: Sequence[str], extra: Sequence[str]
@@ -47,6 +44,6 @@ def _root(layout: Layout) -> Iterator[str]:
     if layout.mirrored:
         yield f"rd.md.uuid={layout.array(Role.ROOT).mdadm_uuid}"
         yield f"rd.retry={DEGRADED_AFTER}"
-    for volume in layout.group.volumes:
-        if volume.filesystem.mount in IN_INITRD:
-            yield f"rd.lvm.lv={layout.group.name}/{volume.name}"
+    # The whole group, not / alone: what the initrd has activated need not wait for udev's own
+    # activation later, which a slow machine may not reach in the time systemd gives a device.
+    yield f"rd.lvm.vg={layout.group.name}"

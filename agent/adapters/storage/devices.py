@@ -13,11 +13,12 @@ from blivet import blockdev, udev
 from blivet.devices import LVMLogicalVolumeDevice, MDRaidArrayDevice
 from blivet.devices.storage import StorageDevice
 from blivet.errors import MDRaidError
-from blivet.formats import get_format
+from blivet.formats import DeviceFormat, get_format
 from blivet.formats.fs import FATFS, XFS, Ext4FS
 from blivet.formats.luks import LUKS, LUKS2PBKDFArgs
 
 from agent.adapters.command import Run
+from agent.keyslots import INSTALL, METADATA_SIZE
 from agent.layout.model import Array, FileSystem, Luks
 from agent.secret import Secret
 
@@ -101,6 +102,7 @@ class ChosenLuks(LUKS):  # type: ignore[misc]  # blivet is untyped
         # Not as an argument: blivet logs the arguments of constructors when it debugs.
         self.contexts.add_passphrase(key.text)
         self._luks = luks
+        self._key = key
         self._run = run
 
     def _pre_create(self, **kwargs: Any) -> None:
@@ -109,10 +111,21 @@ class ChosenLuks(LUKS):  # type: ignore[misc]  # blivet is untyped
         self.map_name = self._luks.mapping
 
     def _create(self, **kwargs: Any) -> None:
-        """Format, then set the UUID: libblockdev has no field for it (CryptoLUKSExtra)."""
-        super()._create(**kwargs)
-        uuid = str(self._luks.uuid)
-        self._run("cryptsetup", "luksUUID", "--batch-mode", "--uuid", uuid, self.device)
+        """Format with cryptsetup: libblockdev has no field for the UUID or the header's size.
+
+        The header must hold two Clevis bindings at once, see `agent.keyslots.METADATA_SIZE`.
+        """
+        DeviceFormat._create(self, **kwargs)
+        luks = self._luks
+        self._run(
+            "cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2",
+            "--uuid", str(luks.uuid), "--label", luks.label,
+            "--cipher", luks.cipher, "--key-size", str(luks.key_size), "--hash", "sha256",
+            "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", str(luks.iterations),
+            "--luks2-metadata-size", f"{METADATA_SIZE // 1024}k",
+            "--key-slot", str(INSTALL), "--key-file", "-", self.device,
+            secret=self._key, timeout=300,
+        )  # fmt: skip
 
 
 class ChosenVolume(LVMLogicalVolumeDevice):  # type: ignore[misc]  # blivet is untyped

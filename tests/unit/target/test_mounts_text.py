@@ -62,7 +62,7 @@ def test_options_the_layout_gives_are_kept_and_not_doubled() -> None:
 
 def test_options_that_are_asked_for_are_there_and_none_means_defaults() -> None:
     found = lines(fstab(layout()))
-    assert found["/var/log/audit"][3] == "nodev,nosuid,noexec"
+    assert found["/var/log/audit"][3] == "nodev,nosuid,noexec,x-systemd.device-timeout=300s"
     assert found["/"][3] == "defaults"
 
 

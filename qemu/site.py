@@ -1,0 +1,177 @@
+"""A site as an operator has it: keys, an image, a deploy server, Tang, and plans for machines.
+
+Used by the demo, the machine tests and the benchmarks, so that all of them install the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qemu import ssh
+from qemu.errors import RigError
+from qemu.hardware import Hardware
+from qemu.lab import Lab
+from qemu.program import repository, run
+
+IMAGE = "debian13"
+KEY = repository() / "build/keys/image.key"
+"""Made by `make keys`; its public half is baked into the live image."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The sample image as `bedplate pack` wrote it."""
+
+    directory: Path
+
+    @property
+    def payload(self) -> Path:
+        return self.directory / f"{IMAGE}.tar.zst"
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / f"{IMAGE}.json"
+
+    @property
+    def signature(self) -> Path:
+        return self.directory / f"{IMAGE}.json.sig"
+
+
+def packed_sample() -> Packed:
+    """Return the sample image, packed and signed; done anew when the tar or the key changed."""
+    tar = repository() / "build/sample/debian.tar.zst"
+    if not tar.exists() or not KEY.exists():
+        raise RigError(f"{tar} or {KEY} is missing: run make sample keys")
+    made = hashlib.sha256(KEY.read_bytes())
+    with tar.open("rb") as stream:
+        made.update(hashlib.file_digest(stream, "sha256").digest())
+    packed = Packed(repository() / "build/packed" / made.hexdigest()[:16])
+    if not packed.manifest.exists():
+        shutil.rmtree(packed.directory.parent, ignore_errors=True)
+        packed.directory.mkdir(parents=True)
+        run(
+            sys.executable, "-m", "agent", "pack", tar, "--name", IMAGE, "--key", KEY,
+            "--directory", packed.directory, timeout=600,
+        )  # fmt: skip
+    return packed
+
+
+@dataclass
+class Site:
+    """One lab with everything an installation needs."""
+
+    lab: Lab
+    packed: Packed = field(default_factory=packed_sample)
+
+    def __post_init__(self) -> None:
+        self.tang, self.server = self.lab.tang(), self.lab.serve()
+        for source in (self.packed.payload, self.packed.manifest, self.packed.signature):
+            place = self.server.directory / "images" / source.name
+            if not place.exists():
+                place.hardlink_to(source)
+        self.escrow = Keeper.of(self.lab.directory / "escrow")
+
+    def plan(self, hardware: Hardware, **changes: Any) -> dict[str, Any]:
+        """Return a plan for a machine: mirrored, encrypted, STIG; `changes` replace whole parts."""
+        return {
+            "version": 1,
+            "id": str(uuid.uuid4()),
+            "machine": {"serial": hardware.chassis.identity.serial},
+            "hostname": "db01.example.com",
+            "disks": {
+                "count": 2,
+                "where": {"serial": [disk.serial for disk in hardware.chassis.disks[:2]]},
+            },
+            "storage": {"preset": "stig-rhel9"},
+            "encryption": {
+                "unlock": "tpm2 and tang",
+                "tang": [{"url": self.tang.url, "thumbprint": self.tang.thumbprint()}],
+                "recovery": {"escrow_to": [self.escrow.certificate]},
+            },
+            "image": {"manifest": f"{self.server.url}/images/{IMAGE}.json"},
+            "configure": {
+                "ssh_authorized_keys": {"root": [ssh.public_half(self.lab.key)]},
+                "kernel_options": ["console=tty0", "console=ttyS0,115200"],
+                "files": [{"path": "/etc/motd", "content": "installed by bedplate\n"}],
+            },
+            "report": [{"type": "http", "url": f"{self.server.url}/v1/events"}],
+            "finish": "poweroff",
+            **changes,
+        }
+
+    def publish(self, plan: Mapping[str, Any]) -> Path:
+        """Put a plan on the deploy server, the only one there; return its file."""
+        plans = self.server.directory / "plans"
+        for old in plans.iterdir():
+            old.unlink()
+        place = plans / f"{plan['hostname']}.yaml"
+        place.write_text(yaml.safe_dump(dict(plan), sort_keys=False))
+        return place
+
+    @property
+    def cmdline(self) -> str:
+        """What makes the live image ask this site's server."""
+        return f"bedplate.server={self.server.url}"
+
+    def events(self, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return what the server was told of a plan, in order."""
+        log = self.server.directory / "events" / f"{plan['id']}.jsonl"
+        if not log.exists():
+            return []
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    def report(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the install report: the evidence of the last event of the run."""
+        last = [event for event in self.events(plan) if event["step"] == "install"][-1]
+        evidence: dict[str, Any] = last["evidence"]
+        return evidence
+
+    def envelope(self, plan: Mapping[str, Any]) -> Path:
+        """Return the recovery key's envelope, as the server kept it."""
+        (found,) = (self.server.directory / "escrow").glob(f"{plan['id']}-*.p7m")
+        return found
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Who keeps recovery keys: a certificate and its private key."""
+
+    directory: Path
+
+    @classmethod
+    def of(cls, directory: Path) -> Keeper:
+        made = cls(directory)
+        if not (directory / "key.pem").exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            run(
+                "openssl", "req", "-x509", "-newkey", "rsa:3072", "-nodes", "-days", "30",
+                "-subj", "/CN=Recovery key escrow", "-keyout", directory / "key.pem",
+                "-out", directory / "cert.pem", "-addext", "basicConstraints=critical,CA:FALSE",
+                "-addext", "keyUsage=critical,keyEncipherment",
+            )  # fmt: skip
+        return made
+
+    @property
+    def certificate(self) -> str:
+        return (self.directory / "cert.pem").read_text()
+
+    def open(self, envelope: Path) -> dict[str, Any]:
+        """Open an envelope with plain openssl, as docs/recovery.md tells an operator."""
+        done = subprocess.run(
+            ["openssl", "cms", "-decrypt", "-inform", "DER", "-in", envelope,
+             "-inkey", self.directory / "key.pem", "-recip", self.directory / "cert.pem"],
+            capture_output=True, check=True, timeout=60,
+        )  # fmt: skip
+        content: dict[str, Any] = json.loads(done.stdout)
+        return content

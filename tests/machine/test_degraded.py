@@ -1,0 +1,23 @@
+"""The machine comes back with either disk missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from qemu.facts import facts
+from qemu.site import Site
+from tests.machine.conftest import BOOT, Boots
+
+
+@pytest.mark.parametrize("pulled", ["d0", "d1"])
+def test_it_boots_by_itself_with_one_disk_removed(site: Site, booted: Boots, pulled: str) -> None:
+    half = site.lab.branch(booted.hardware, f"without-{pulled}")
+    machine = half.machine(f"without-{pulled}", without=[pulled])
+    with site.lab.booted(machine, until=lambda vm: vm.wait_for(r"login:", BOOT)) as vm:
+        told = facts(vm)
+        assert told.said["hostname"].strip() == "db01.example.com"
+        assert told.said["mdstat"].count("[2/1]") == 2
+        assert told.mounts()["/boot"]["fstype"] == "ext4"
+        assert "/var/log/audit" in told.mounts()
+        esps = [mount for mount in told.mounts() if mount.startswith("/boot/efi")]
+        assert esps, "kernel updates still have an ESP to write to"
