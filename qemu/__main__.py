@@ -89,6 +89,16 @@ def shell(name: str, command: tuple[str, ...]) -> None:
     sys.exit(subprocess.run([script, *command]).returncode)
 
 
+@main.command("demo")
+def demo_command() -> None:
+    """Install a machine, start it from its disks, and show the proof taken from inside it."""
+    from rich.console import Console
+
+    from qemu.demo import demo
+
+    demo(Console(width=None if sys.stdout.isatty() else 140))
+
+
 def _disk(number: int, text: str) -> Disk:
     bus, _, size = text.partition(":")
     if bus not in ("virtio", "nvme", "sata", "scsi", "usb") or not size.isdigit():
