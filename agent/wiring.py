@@ -93,6 +93,11 @@ def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
     finish(ended.finish, command.run, Efibootmgr(command.run), ended.esps)
 
 
+def images() -> HttpImages:
+    """Return the images port, with the keys and authorities of this live image."""
+    return HttpImages(_trusted(), _authorities_text())
+
+
 def _keep_log(tail: LogTail) -> None:
     """Let everything of ours reach the tail, and of the libraries only what an operator needs.
 
@@ -146,7 +151,7 @@ class Live:
                 escrow=self.plan is not None and self.plan.encryption is not None,
             ),
             firmware=Efibootmgr(run),
-            images=HttpImages(_trusted(), _authorities_text()),
+            images=images(),
             mounts=SystemMounts(),
             target=ChrootTarget(run),
             kernel=KernelKnobs(),

@@ -99,6 +99,16 @@ def demo_command() -> None:
     demo(Console(width=None if sys.stdout.isatty() else 140))
 
 
+@main.command("bench")
+def bench_command() -> None:
+    """Measure streaming against the shell pipe; writes build/bench.json."""
+    from rich.console import Console
+
+    from qemu.bench import bench
+
+    sys.exit(0 if bench(Console(width=140)) else 1)
+
+
 def _disk(number: int, text: str) -> Disk:
     bus, _, size = text.partition(":")
     if bus not in ("virtio", "nvme", "sata", "scsi", "usb") or not size.isdigit():
