@@ -27,7 +27,9 @@ CANARY_SIZE = 64 * 1024
 SAMPLES = 128
 ZEROING_LIMIT = 20.0
 """Seconds: a disk that zeroes itself by metadata is done at once, any other would take hours."""
-PIECE = 1024 * MIB
+STEP = 1024 * MIB
+"""Bytes per request, aligned to any granularity: the kernel's own limit (2 GiB less a sector on
+virtio) is not, and the blocks that two such requests share are then left as they were."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,11 @@ def reads_zeros(run: Run, attempt: Attempt, device: Path) -> bool:
 
 def _discarded(attempt: Attempt, device: Path) -> bool:
     with _opened(device) as (descriptor, size):
-        places = _spread(size, CANARIES, CANARY_SIZE)
+        places = _canaries(size)
         for place in places:
             os.pwrite(descriptor, b"\xa5" * CANARY_SIZE, place)
         os.fsync(descriptor)
-    done = attempt("blkdiscard", "--force", device, timeout=600)
+    done = attempt("blkdiscard", "--force", "--step", str(STEP), device, timeout=600)
     if done.status:
         log.info("%s: cannot discard: %s", device, done.stderr.strip())
         return False
@@ -113,8 +115,9 @@ def _zeroed(attempt: Attempt, device: Path) -> bool:
     with _opened(device, writable=False) as (_, size):
         pass
     began = time.monotonic()
-    offset, length = 0, min(64 * MIB, size)
+    offset = 0
     while offset < size:
+        length = min(STEP, size - offset)
         done = attempt(
             "fallocate", "--punch-hole", "--offset", str(offset), "--length", str(length), device,
             timeout=600,
@@ -127,8 +130,14 @@ def _zeroed(attempt: Attempt, device: Path) -> bool:
         if spent * size / offset > ZEROING_LIMIT and offset < size:
             log.info("%s: zeroing would take %.0f s", device, spent * size / offset)
             return False
-        length = min(PIECE, size - offset)
     return True
+
+
+def _canaries(size: int) -> list[int]:
+    """Return where marks go: spread over the disk, at its end, and across the edges of requests."""
+    spread = _spread(size, CANARIES, CANARY_SIZE)
+    edges = (place // STEP * STEP - CANARY_SIZE // 2 for place in spread)
+    return sorted({*spread, max(0, size - CANARY_SIZE), *(edge for edge in edges if edge > 0)})
 
 
 def _spread(size: int, count: int, length: int) -> list[int]:
