@@ -18,7 +18,9 @@ def build(root: Path, workshop: Path, *, force: bool, verbose: bool) -> None:
     tree = workshop / "stage-sample"
     shutil.rmtree(tree, ignore_errors=True)
     stage.copy_tree(source / "tree", tree)
-    stamp = stage.digest([*sorted(source.glob("mkosi.*")), tree])
+    configuration = [*sorted(source.glob("*.chroot")), *sorted(source.glob("mkosi.*"))]
+    # mkosi.conf includes the list of kernel modules from the live image.
+    stamp = stage.digest([*configuration, root / "mkosi.conf.d/31-modules.conf", tree])
     if not force and outputs.is_current(target, [NAME, "manifest.json"], stamp):
         say(f"sample: up to date, nothing to do ({target})")
         return
