@@ -68,6 +68,7 @@ class Order:
                 "sha256": self.manifest.sha256,
                 "size": self.manifest.size,
             },
+            "picture": list(tree(self.layout)),
             "layout": plain(self.layout),
         }
 

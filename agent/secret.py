@@ -61,5 +61,12 @@ class Secret:
     def __format__(self, spec: str) -> str:
         return format(repr(self), spec)
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Secret:
+        """Return the same object: it cannot change, and blivet copies whole trees of devices."""
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")

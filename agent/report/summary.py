@@ -18,6 +18,10 @@ DEFAULT_ADVICE = (
 )
 
 
+FOR_PROGRAMS = frozenset({"layout", "proofs"})
+"""Parts of the report that are long and regular: in the event, not on a console."""
+
+
 class Tone(StrEnum):
     """How a line is meant; a capable console gives it a colour."""
 
@@ -77,7 +81,14 @@ def _steps(steps: Checklist) -> Iterator[tuple[Tone, str]]:
 
 
 def _report(report: Json) -> Iterator[tuple[Tone, str]]:
-    rows = list(_flat(report))
+    """Show the picture as it is drawn, then what is short; the rest is in the event."""
+    shown = dict(report) if isinstance(report, dict) else {}
+    picture = shown.pop("picture", None)
+    if isinstance(picture, list) and picture:
+        yield Tone.HEADING, "Layout"
+        for line in picture[:REPORT_LINES]:
+            yield Tone.PLAIN, f"  {plain(str(line), limit=200)}"
+    rows = list(_flat({key: value for key, value in shown.items() if key not in FOR_PROGRAMS}))
     if rows:
         yield Tone.HEADING, "Report"
     width = min(36, max((len(key) for key, _ in rows), default=0))
