@@ -1,7 +1,7 @@
 """One emulated machine at a time on this host: whoever comes second waits for its turn.
 
 Two machines under emulation on two cores starve each other until their timeouts fail. The lock
-is a file, so it holds between processes and vanishes with its holder.
+is a file, so it holds between processes and vanishes with its holder; who waits longest is next.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,27 +33,44 @@ def one_at_a_time(
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
-        deadline, told = time.monotonic() + timeout, False
-        while not _taken(file.fileno()):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             if holder.endswith(f"(process {os.getpid()})"):
-                raise RigError(f"{name}: one machine at a time: {holder} still runs")
-            if time.monotonic() > deadline:
-                raise WaitTimeoutError(f"{name}: waited {timeout:g} s for {holder}")
-            if not told:
-                say(f"{name}: waiting for {holder} to end ({lock})")
-                told = True
-            time.sleep(0.5)
+                raise RigError(f"{name}: one machine at a time: {holder} still runs") from None
+            say(f"{name}: waiting for {holder} to end ({lock})")
+            _wait(file.fileno(), timeout, f"{name}: waited {timeout:g} s for {holder}")
         file.truncate(0)
         file.write(f"{name} (process {os.getpid()})\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _wait(descriptor: int, timeout: float, message: str) -> None:
+    """Take the lock when it is our turn, by a call that blocks: to poll would lose to newcomers.
+
+    The thread has a descriptor of its own (dup shares the lock), because it stays behind when the
+    wait is given up, and lets go of what it gets then.
+    """
+    got, given_up, settled = threading.Event(), threading.Event(), threading.Lock()
+    own = os.dup(descriptor)
+
+    def take() -> None:
+        fcntl.flock(own, fcntl.LOCK_EX)
+        with settled:
+            if given_up.is_set():
+                fcntl.flock(own, fcntl.LOCK_UN)
+            got.set()
+        os.close(own)
+
+    threading.Thread(target=take, name="turn", daemon=True).start()
+    if not got.wait(timeout):
+        with settled:
+            if not got.is_set():
+                given_up.set()
+                raise WaitTimeoutError(message)
