@@ -6,7 +6,7 @@ exactly what apply() will create.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 from agent.errors import Problem
 from agent.inventory.model import Disk
 from agent.layout.extents import Extent, after_luks, after_md, after_pv, cut
+from agent.layout.lvm import mapper_path, name_problems, volume_name
 from agent.layout.model import (
     TYPE_ESP,
     TYPE_LINUX,
@@ -67,9 +68,10 @@ def place(
     disks: Sequence[Disk], wishes: StorageWish, names: Names, *, encrypted: bool
 ) -> Layout | list[Problem]:
     """Lay everything out; return problems instead when it does not fit."""
+    problems = list(_name_problems(disks, wishes))
     extents = cut(disks, esp=wishes.esp.size, boot=wishes.boot.size)
     if isinstance(extents, Problem):
-        return [extents]
+        return [*problems, extents]
     types = _types(encrypted=encrypted, mirrored=len(disks) > 1)
     placed = tuple(_partition(disk, i, extents, types, names) for i, disk in enumerate(disks))
     arrays = _arrays(placed, names) if len(placed) > 1 else ()
@@ -82,7 +84,9 @@ def place(
     total = after_pv(below_size, EXTENT)
     sizes = share([_want(wish) for wish in wishes.volumes], total, EXTENT)
     if isinstance(sizes, list):
-        return sizes
+        return [*problems, *sizes]
+    if problems:
+        return problems
     volumes = tuple(
         _volume(wish, sizes[wish.mount], wishes.volume_group, names) for wish in wishes.volumes
     )
@@ -99,14 +103,13 @@ def place(
     )
 
 
-def volume_name(mount: str) -> str:
-    """Return the logical volume's name: `/` is root, `/var/log/audit` is var_log_audit."""
-    return mount.strip("/").replace("/", "_") or "root"
-
-
-def mapper_path(group: str, volume: str) -> Path:
-    """Return the device-mapper path of a volume: LVM doubles the dashes inside names (lvm(8))."""
-    return Path("/dev/mapper") / f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
+def _name_problems(disks: Sequence[Disk], wishes: StorageWish) -> Iterator[Problem]:
+    """Yield the mount points that cannot be volumes: two of one name, or an ESP's place."""
+    mounts = [wish.mount for wish in wishes.volumes]
+    yield from name_problems(wishes.volume_group, mounts)
+    for number, place in enumerate(ESP_MOUNTS[: len(disks)], start=1):
+        if place in mounts:
+            yield Problem("storage.volumes", f"{place} is where the ESP of disk {number} is")
 
 
 def _partition(

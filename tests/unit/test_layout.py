@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from agent.inventory.model import Disk
 from agent.layout.extents import GIB, MIB, after_md
+from agent.layout.lvm import mapper_path, volume_name
 from agent.layout.model import Layout, Role
-from agent.layout.place import Names, mapper_path, place, volume_name
+from agent.layout.place import Names, place
 from agent.layout.share import Want, share
 from agent.plan.size import Percent
 from agent.plan.wish import Grow, PartitionWish, StorageWish, TmpfsWish, VolumeWish
