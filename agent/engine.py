@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from agent.checks.base import Check
-from agent.errors import Problem
+from agent.errors import Problem, StepError
 from agent.machine import Machine, Progress
 from agent.report.reporter import Reporter
 from agent.steps.base import Json, Measured, Step
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def examine(checks: Sequence[Check], machine: Machine, progress: Progress) -> list[Problem]:
     """Run every check and return all problems, in the order of the checks.
 
-    A check that itself breaks is a problem too: an unknown is no reason to start erasing.
+    A check that cannot be made is a problem too: an unknown is no reason to start erasing.
     """
     problems: list[Problem] = []
     for number, check in enumerate(checks, start=1):
@@ -31,7 +31,10 @@ def examine(checks: Sequence[Check], machine: Machine, progress: Progress) -> li
 
 
 def _problems(check: Check, machine: Machine) -> Iterator[Problem]:
-    yield from check.problems(machine)
+    try:
+        yield from check.problems(machine)
+    except StepError as error:
+        yield Problem(check.describe(), f"cannot be checked: {error}")
 
 
 def carry_out(
@@ -58,6 +61,12 @@ def carry_out(
 
 
 def let_go(machine: Machine) -> None:
-    """Unmount and close everything, so that a look at the disks or a second try is possible."""
-    machine.kernel.resume_resync()
-    machine.storage.release()
+    """Unmount and close everything, so that a look at the disks or a second try is possible.
+
+    What fails here is logged and no more: the reason to let go is what the operator must hear.
+    """
+    for ending in (machine.kernel.resume_resync, machine.storage.release):
+        try:
+            ending()
+        except Exception:
+            log.warning("the disks could not be let go of", exc_info=True)

@@ -13,7 +13,8 @@ keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -79,3 +80,16 @@ class CommandError(StepError):
 
 class ImageError(StepError):
     """An image could not be fetched, decoded or verified."""
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Let a `StepError` out as a `MachineError`: nothing is written inside.
+
+    Adapters raise `StepError` also where the machine is only looked at, and that class tells the
+    operator that a disk was left unbootable.
+    """
+    try:
+        yield
+    except StepError as error:
+        raise MachineError([Problem("", str(error))]) from error

@@ -251,3 +251,5 @@ class Machine:
     kernel: Kernel
     authorities: bytes | None = None
     """PEM of the certificate authorities baked into the live image, None for the system's own."""
+    root: Path = Path("/run/bedplate/target")
+    """Where the new system is mounted while it is written."""

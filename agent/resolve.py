@@ -21,7 +21,7 @@ from agent.checks.tang import BindingFits, TangReady
 from agent.checks.target import TargetWorks
 from agent.checks.tpm import TpmReady
 from agent.engine import examine
-from agent.errors import ImageError, MachineError, PlanError, Problem
+from agent.errors import ImageError, MachineError, PlanError, Problem, reading_only
 from agent.inventory.choose import choose, may_erase
 from agent.inventory.model import Inventory, Marker
 from agent.layout.model import Layout, Role
@@ -123,8 +123,21 @@ def resolve(
     if problems or isinstance(layout, list) or isinstance(image, Problem):
         raise MachineError(problems)
     servers = plan.encryption.tang if plan.encryption else ()
-    trusted = tuple(verified(server, machine.tang) for server in servers)
-    steps = sequence(Decided(plan, inventory, *image, layout, trusted, now, machine.authorities))
+    with reading_only():  # a server that answered a moment ago may be gone now
+        trusted = tuple(verified(server, machine.tang) for server in servers)
+    steps = sequence(
+        Decided(
+            plan=plan,
+            inventory=inventory,
+            manifest=image[0],
+            source=image[1],
+            layout=layout,
+            advertisements=trusted,
+            now=now,
+            root=machine.root,
+            authorities=machine.authorities,
+        )
+    )
     return Order(plan, inventory, image[0], layout, steps)
 
 

@@ -47,9 +47,6 @@ from agent.target.kit import Kit, esp_sync
 from agent.target.kit.seal import kit as seal_kit
 from agent.target.needs import Needs
 
-ROOT = Path("/run/bedplate/target")
-"""Where the new system is mounted while it is written."""
-
 
 @dataclass(frozen=True)
 class Decided:
@@ -62,6 +59,8 @@ class Decided:
     layout: Layout
     advertisements: tuple[Advertisement, ...]
     now: datetime
+    root: Path
+    """Where the new system is mounted while it is written."""
     authorities: bytes | None = None
     """PEM of the certificate authorities that the live image trusts, if not the system's."""
 
@@ -80,21 +79,20 @@ class Decided:
 
 def sequence(decided: Decided) -> tuple[Step, ...]:
     """Return every step in its order."""
+    plan, layout, root = decided.plan, decided.layout, decided.root
     machine_id = uuid4()
     install, recovery = Secret.random(), Secret.typeable()
     return (
-        *_storage(decided.layout, install),
-        WriteImage(decided.manifest, decided.source, ROOT),
+        *_storage(layout, root, install),
+        WriteImage(decided.manifest, decided.source, root),
         *_system(decided, machine_id),
         *_keys(decided, install, recovery),
-        MakeBootable(
-            ROOT, decided.layout, decided.plan.id, decided.plan.hostname, decided.inventory.name
-        ),
-        CloseTarget(ROOT),
+        MakeBootable(root, layout, plan.id, plan.hostname, decided.inventory.name),
+        CloseTarget(root),
     )
 
 
-def _storage(layout: Layout, key: Secret) -> Iterator[Step]:
+def _storage(layout: Layout, root: Path, key: Secret) -> Iterator[Step]:
     yield ClearDisks(tuple(laid.disk for laid in layout.disks))
     yield PartitionDisks(layout.disks)
     if layout.arrays:
@@ -105,18 +103,18 @@ def _storage(layout: Layout, key: Secret) -> Iterator[Step]:
     yield MakeFilesystems(layout.filesystems)
     # The ESPs stay unmounted: vfat takes neither owners nor extended attributes of an archive.
     esps = set(layout.esps)
-    yield MountTarget(tuple(fs for fs in layout.filesystems if fs not in esps), ROOT)
+    yield MountTarget(tuple(fs for fs in layout.filesystems if fs not in esps), root)
 
 
 def _system(decided: Decided, machine_id: UUID) -> Iterator[Step]:
     """Yield what makes the image this host's, down to the boot entries; nothing boots yet."""
-    plan, layout = decided.plan, decided.layout
+    plan, layout, root = decided.plan, decided.layout, decided.root
     options = decided.options(machine_id)
-    yield ConfigureHost(ROOT, layout, plan.hostname, machine_id, plan.configure)
-    yield BuildInitrd(ROOT, decided.needs)
-    yield InstallBootLoader(ROOT, layout, machine_id, options)
-    yield InstallFirstBootKit(ROOT, _kit(decided))
-    yield ProveTarget(ROOT, layout, machine_id, options)
+    yield ConfigureHost(root, layout, plan.hostname, machine_id, plan.configure)
+    yield BuildInitrd(root, decided.needs)
+    yield InstallBootLoader(root, layout, machine_id, options)
+    yield InstallFirstBootKit(root, _kit(decided))
+    yield ProveTarget(root, layout, machine_id, options)
 
 
 def _kit(decided: Decided) -> Kit:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agent.engine import carry_out
-from agent.errors import AgentError, MachineError, PlanError, StepError
+from agent.errors import AgentError, MachineError, PlanError, StepError, reading_only
 from agent.find import Found
 from agent.inventory.model import Inventory
 from agent.layout.place import Names
@@ -87,7 +87,7 @@ def run(
 def _phases(
     read_plan: Callable[[Inventory], Found], world: World, reporter: Reporter, approve: Approve
 ) -> Ended:
-    with reporter.step("find", "Find the plan and know this machine") as finding:
+    with reporter.step("find", "Find the plan and know this machine") as finding, reading_only():
         inventory = world.inventory()
         reporter.identify(machine=inventory.name)
         found = read_plan(inventory)
@@ -100,10 +100,9 @@ def _phases(
         log.warning("plan %s is installed already (%s)", plan.id, marker.finished)
         reporter.final({"state": Outcome.ALREADY.value, "installed": marker.finished})
         return Ended(Outcome.ALREADY, plan, inventory)
-    machine = world.machine()
-    with reporter.step(
-        "check", "Check everything before the first write", unit="checks"
-    ) as checking:
+    title = "Check everything before the first write"
+    with reporter.step("check", title, unit="checks") as checking, reading_only():
+        machine = world.machine()
         order = resolve(plan, inventory, machine, datetime.now(UTC), checking.progress)
         checking.evidence = order.summary()
     approve(order)

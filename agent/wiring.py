@@ -28,7 +28,7 @@ from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
 from agent.adapters.tang import TangServers
 from agent.adapters.target import ChrootTarget
 from agent.adapters.tpm import TpmTools
-from agent.errors import MachineError, Problem
+from agent.errors import MachineError, Problem, reading_only
 from agent.find import CommandLine, Found, find_plan, plan_url
 from agent.inventory.model import Inventory
 from agent.machine import Machine
@@ -55,7 +55,8 @@ FLUSH = 30.0
 
 
 def read_inventory() -> Inventory:
-    return InventoryReader().read()
+    with reading_only():
+        return InventoryReader().read()
 
 
 def find_plan_here(inventory: Inventory) -> Found:
@@ -77,7 +78,9 @@ def decide(plan: bytes) -> Order:
     world = Live(reporter)
     inventory = world.inventory()
     world.follow(wanted, send=False)
-    return resolve(wanted, inventory, world.machine(), datetime.now(UTC), lambda done, total: None)
+    with reading_only():
+        machine = world.machine()
+        return resolve(wanted, inventory, machine, datetime.now(UTC), lambda done, total: None)
 
 
 def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
@@ -134,7 +137,11 @@ class Live:
 
     def machine(self) -> Machine:
         # Late: blivet loads libblockdev as it is imported, which a laptop does not have.
-        from agent.adapters.storage.adapter import BlivetStorage
+        try:
+            from agent.adapters.storage.adapter import BlivetStorage
+        except ImportError as error:
+            message = f"{error}; check and install need the live image, preview does not"
+            raise MachineError([Problem("storage", message)]) from error
 
         run = command.run
         return Machine(
