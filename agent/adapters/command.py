@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Attempt(Protocol):
 def run(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> str:
     """Run a program and return its stdout; raise `CommandError` unless it exits 0.
 
-    `timeout` is in seconds; a program that exceeds it is killed.
+    `timeout` is in seconds; a program that exceeds it is killed, with those that it started.
     """
     done = attempt(*argv, secret=secret, timeout=timeout)
     if done.status:
@@ -72,57 +73,57 @@ def run(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> s
 def attempt(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> Finished:
     """Run a program and return what it left, whatever its exit status.
 
-    Raises `CommandError` when it is not installed or does not finish in `timeout` seconds.
+    Raises `CommandError` when it cannot be started or does not finish in `timeout` seconds.
     """
     args = [os.fspath(argument) for argument in argv]
     log.debug("run %s", shlex.join(args))
-    try:
-        with _in_memory(secret) as stdin:
-            done = subprocess.run(
-                args,
-                stdin=stdin,
-                capture_output=True,
-                timeout=timeout,
-                env=ENVIRONMENT,
-                check=False,
-            )
-    except FileNotFoundError as error:
-        raise CommandError(args, "is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise CommandError(args, f"did not finish in {timeout:g} s") from error
-    stderr = done.stderr.decode(errors="replace")[-STDERR_KEPT:]
-    log.debug("exit %d %s", done.returncode, stderr.strip())
-    return Finished(tuple(args), done.returncode, done.stdout.decode(errors="replace"), stderr)
+    with _in_memory(secret) as stdin:
+        # A session of its own: all that it starts can be killed with it, and a program that would
+        # ask a person on the console finds none.
+        process = _started(
+            args, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, session=True
+        )
+    with process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            _kill_group(process)
+            raise CommandError(args, f"did not finish in {timeout:g} s") from error
+        except BaseException:
+            _kill_group(process)
+            raise
+    stderr = err.decode(errors="replace")[-STDERR_KEPT:]
+    log.debug("exit %d %s", process.returncode, stderr.strip())
+    return Finished(tuple(args), process.returncode, out.decode(errors="replace"), stderr)
 
 
 @contextlib.contextmanager
 def feeding(*argv: Argument, pipe_size: int = 1 << 20) -> Iterator[IO[bytes]]:
     """Start a program and yield its stdin; on leaving, close it and wait.
 
-    A non-zero exit raises `CommandError` with the last KiB of stderr, also when writing to the
-    program failed because it had died (EPIPE). An exception in the body kills the program.
+    A non-zero exit raises `CommandError` with the last KiB of stderr, and so does a program that
+    stopped reading (EPIPE), whatever its exit status: what it did not read is missing somewhere.
+    Any other exception in the body kills the program.
     `pipe_size` in bytes is F_SETPIPE_SZ: a 1 MiB pipe costs a fifth less CPU than 64 KiB.
     """
     args = [os.fspath(argument) for argument in argv]
     log.debug("feed %s", shlex.join(args))
     with _stderr_file() as stderr:
-        try:
-            process = subprocess.Popen(
-                args,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                env=ENVIRONMENT,
-                pipesize=pipe_size,
-            )
-        except FileNotFoundError as error:
-            raise CommandError(args, "is not installed") from error
+        process = _started(
+            args,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            pipe_size=pipe_size,
+        )
         assert process.stdin is not None
+        stopped_reading = False
         try:
             yield process.stdin
             process.stdin.close()
         except BrokenPipeError:
-            process.wait()
+            stopped_reading = True
+            # Closed before the wait: the broken pipe may be another one, and this program reading.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
         except BaseException:
@@ -134,6 +135,39 @@ def feeding(*argv: Argument, pipe_size: int = 1 << 20) -> Iterator[IO[bytes]]:
         status = process.wait()
         if status:
             raise CommandError(args, f"exited with status {status}", _tail(stderr))
+        if stopped_reading:
+            raise CommandError(args, "ended before it had read everything", _tail(stderr))
+
+
+def _started(
+    args: list[str],
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    pipe_size: int = -1,
+    session: bool = False,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            args,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=ENVIRONMENT,
+            pipesize=pipe_size,
+            start_new_session=session,
+        )
+    except FileNotFoundError as error:
+        raise CommandError(args, "is not installed") from error
+    except OSError as error:
+        raise CommandError(args, f"cannot be started: {error.strerror}") from error
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program that leads a session, and all of it that is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

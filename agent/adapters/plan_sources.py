@@ -16,6 +16,7 @@ from tenacity import (
     stop_after_delay,
     wait_random_exponential,
 )
+from urllib3.exceptions import HTTPError
 
 from agent.adapters.command import Run
 from agent.errors import CommandError, MachineError, Problem
@@ -32,23 +33,6 @@ is still learning takes 50."""
 
 class _TryAgainError(Exception):
     """The server or the way to it is not there yet."""
-
-
-@dataclass(frozen=True)
-class FilePlan:
-    """A file an operator named."""
-
-    path: Path
-
-    def describe(self) -> str:
-        return str(self.path)
-
-    def read(self) -> Found:
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise MachineError([Problem(str(self.path), (error.strerror or "").lower())]) from error
-        return Found(str(self.path), content)
 
 
 @dataclass(frozen=True)
@@ -91,10 +75,10 @@ class UrlPlan:
                 if answer.status_code in (408, 429) or answer.status_code >= 500:
                     raise _TryAgainError(f"{answer.status_code} {answer.reason}")
                 content = answer.raw.read(PLAN_LIMIT + 1, decode_content=True)
-        except requests.exceptions.SSLError as error:
-            # Not retried: a wrong certificate (or a wrong clock) does not mend itself.
-            raise MachineError([Problem("plan", f"{url}: {error}")]) from error
-        except (requests.RequestException, OSError) as error:
+        except (requests.exceptions.SSLError, ValueError) as error:
+            # Not retried: neither a wrong certificate (or clock) nor a bad URL mends itself.
+            raise MachineError([Problem("plan", f"{url}: {_reason(error)}")]) from error
+        except (requests.RequestException, HTTPError, OSError) as error:
             raise _TryAgainError(_reason(error)) from error
         if answer.status_code != 200:
             text = content[:300].decode(errors="replace").strip()
@@ -121,8 +105,13 @@ class CredentialPlan:
     def read(self) -> Found | None:
         for directory in self.directories:
             path = directory / CREDENTIAL
-            if path.is_file():
+            try:
                 return Found(f"credential {CREDENTIAL}", path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror}"
+                raise MachineError([Problem(str(path), reason)]) from error
         return None
 
 
@@ -141,19 +130,23 @@ class MediumPlan:
         return f"medium labelled {LABEL}"
 
     def read(self) -> Found | None:
-        if not self.device.exists() or not self._detachable():
+        if not self.device.exists():
             return None
+        try:
+            content = self._content() if self._detachable() else None
+        except (CommandError, OSError) as error:
+            raise MachineError([Problem(f"medium {LABEL}", str(error))]) from error
+        return None if content is None else Found(f"medium {LABEL}: plan.yaml", content)
+
+    def _content(self) -> bytes | None:
         with tempfile.TemporaryDirectory(prefix="bedplate-medium-") as place:
-            try:
-                self.run("mount", "-o", "ro,nodev,nosuid,noexec", self.device, place)
-            except CommandError as error:
-                raise MachineError([Problem(f"medium {LABEL}", str(error))]) from error
+            self.run("mount", "-o", "ro,nodev,nosuid,noexec", self.device, place)
             try:
                 plan = Path(place) / "plan.yaml"
                 if not plan.is_file():
                     return None
                 with plan.open("rb") as stream:
-                    return Found(f"medium {LABEL}: plan.yaml", stream.read(PLAN_LIMIT + 1))
+                    return stream.read(PLAN_LIMIT + 1)
             finally:
                 self.run("umount", place)
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from agent.errors import StepError
@@ -24,7 +24,7 @@ class TargetFile:
     """One file to put into the tree; `content` is complete, owner and group are numbers."""
 
     path: PurePosixPath
-    content: bytes
+    content: bytes = field(repr=False)  # some hold a report server's token
     mode: int = 0o644
     owner: int = 0
     group: int = 0
