@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import click
 
-from agent.cli.output import json_option, show_json
+from agent.cli.output import json_option, make_directory, show_json
 from agent.payload.decompress import Progress
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
 from agent.payload.sign import keygen as make_keys
@@ -34,7 +34,7 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
     NAME.key (mode 0600) stays where images are made. NAME.pub is baked into the live image: put it
     into build/keys/ before `make image`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     private, public = directory / f"{name}.key", directory / f"{name}.pub"
     made = make_keys(private, public)
     if as_json:
@@ -83,7 +83,7 @@ def pack_command(
     TAR is plain or compressed (gzip, xz, bzip2, zstd); - reads stdin. Writes NAME.tar.zst (which
     plain `zstd -d | tar x` still reads), NAME.json and its signature NAME.json.sig.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     began = time.monotonic()
     with _bar(tar, quiet=as_json) as progress:
         packed = pack(

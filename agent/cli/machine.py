@@ -10,10 +10,10 @@ import click
 from agent import wiring
 from agent.cli.approve import approval
 from agent.cli.output import json_option, show_json
+from agent.cli.recorded import read_recorded
 from agent.cli.show import show_inventory, show_layout, show_order
 from agent.errors import MachineError
 from agent.find import PLAN_LIMIT, Found
-from agent.inventory.model import Inventory
 from agent.plan.parse import parse
 from agent.resolve import lay_out
 
@@ -49,10 +49,7 @@ def preview(plan: BinaryIO, recorded: Path | None, *, as_json: bool) -> None:
     Needs neither root nor a network: the image, Tang and the TPM are looked at by `check`.
     """
     wanted = parse(plan.read(PLAN_LIMIT + 1))
-    if recorded is None:
-        machine = wiring.read_inventory()
-    else:
-        machine = Inventory.model_validate_json(recorded.read_bytes())
+    machine = wiring.read_inventory() if recorded is None else read_recorded(recorded)
     layout = lay_out(wanted, machine)
     if isinstance(layout, list):
         raise MachineError(layout)

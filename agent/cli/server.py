@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from agent.errors import MachineError, Problem
+
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -24,7 +26,11 @@ def serve(directory: Path, listen: str) -> None:
     bedplate.server=http://ADDRESS:PORT on the kernel command line.
     """
     # Late, because the live image has no web server.
-    from agent.server import serve as serve_directory
+    try:
+        from agent.server import serve as serve_directory
+    except ModuleNotFoundError as error:
+        message = f'needs {error.name}: install it with pip install "bedplate[server]"'
+        raise MachineError([Problem("bedplate serve", message)]) from error
 
     serve_directory(directory, listen)
 
