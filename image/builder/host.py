@@ -16,7 +16,6 @@ from image.builder.report import BuildError, say, timed
 NEEDED = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
-    "gpgv": "gpgv",
     "pip": "python3-pip",
     "unshare": "util-linux",
     "zstd": "zstd",
@@ -33,6 +32,7 @@ def missing_packages() -> list[str]:
     """Debian packages the build needs and this machine lacks, sorted."""
     missing = {package for program, package in NEEDED.items() if not shutil.which(program)}
     missing |= {package for path, package in NEEDED_FILES.items() if not path.exists()}
+    # apt verifies signatures with the one (Debian 13) or the other (Debian 12).
     if not shutil.which("sqv") and not shutil.which("gpgv"):
         missing.add("gpgv")
     return sorted(missing)

@@ -23,7 +23,8 @@ def build(root: Path, workshop: Path, variant: str, *, force: bool, verbose: boo
     target = root / "build/live" / variant
     tree = workshop / f"stage-{variant}"
     agent, keys = gather(root, workshop, tree)
-    configuration = [root / "mkosi.conf.d", *sorted((root / "image").glob("*.chroot"))]
+    image = root / "image"
+    configuration = [root / "mkosi.conf.d", image / "builder", *sorted(image.glob("*.chroot"))]
     stamp = stage.digest([*configuration, tree], variant)
     if not force and outputs.is_current(target, [*FILES, "manifest.json"], stamp):
         say(f"live/{variant}: up to date, nothing to do ({target})")

@@ -20,7 +20,8 @@ def build(root: Path, workshop: Path, *, force: bool, verbose: bool) -> None:
     stage.copy_tree(source / "tree", tree)
     configuration = [*sorted(source.glob("*.chroot")), *sorted(source.glob("mkosi.*"))]
     # mkosi.conf includes the list of kernel modules from the live image.
-    stamp = stage.digest([*configuration, root / "mkosi.conf.d/31-modules.conf", tree])
+    modules = root / "mkosi.conf.d/31-modules.conf"
+    stamp = stage.digest([*configuration, modules, root / "image/builder", tree])
     if not force and outputs.is_current(target, [NAME, "manifest.json"], stamp):
         say(f"sample: up to date, nothing to do ({target})")
         return
