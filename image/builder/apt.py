@@ -18,6 +18,8 @@ RELEASE = "trixie"
 COMPONENTS = ("main", "non-free-firmware")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 POCKETS = ("", "-updates", "-security")
+# A machine may name its release by its age; either way it is the release that it runs.
+ALIASES = ("stable", "oldstable", "oldoldstable")
 # Settings of the build machine that decide whether a download works at all.
 CARRIED_OVER = re.compile(
     r"^Acquire::((http|https)::(?!Proxy-Auto-?Detect)|Retries |Check-Date |Check-Valid-Until )"
@@ -26,10 +28,10 @@ CARRIED_OVER = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One Debian archive as the build machine knows it."""
+    """One Debian archive as the build machine knows it: where, and which pocket of its release."""
 
     uri: str
-    suite: str
+    pocket: str
 
 
 def read_sources(etc_apt: Path, codename: str) -> list[Source]:
@@ -37,6 +39,7 @@ def read_sources(etc_apt: Path, codename: str) -> list[Source]:
 
     Archives of others are left out: they have other suites, or no `main`, or another key.
     """
+    pockets = {name + pocket: pocket for name in (codename, *ALIASES) for pocket in POCKETS}
     found: dict[Source, None] = {}
     for path in sorted([etc_apt / "sources.list", *(etc_apt / "sources.list.d").glob("*")]):
         if not path.is_file():
@@ -48,8 +51,8 @@ def read_sources(etc_apt: Path, codename: str) -> list[Source]:
         else:
             continue
         for uri, suite in entries:
-            if suite in {codename + pocket for pocket in POCKETS}:
-                found.update(dict.fromkeys(Source(real, suite) for real in _resolve(uri)))
+            if suite in pockets:
+                found.update(dict.fromkeys(Source(real, pockets[suite]) for real in _resolve(uri)))
     return list(found)
 
 
@@ -102,11 +105,11 @@ def _resolve(uri: str) -> list[str]:
     return [] if uri.startswith("cdrom:") else [uri.rstrip("/")]
 
 
-def trixie_sources(sources: list[Source], codename: str) -> str:
+def trixie_sources(sources: list[Source]) -> str:
     """A deb822 file with the same archives, for trixie, verified with Debian's own keyring."""
     return "\n".join(
         f"Types: deb\nURIs: {source.uri}\n"
-        f"Suites: {RELEASE}{source.suite.removeprefix(codename)}\n"
+        f"Suites: {RELEASE}{source.pocket}\n"
         f"Components: {' '.join(COMPONENTS)}\nSigned-By: {KEYRING}\n"
         for source in sources
     )
@@ -119,15 +122,15 @@ def write_configuration(etc_apt: Path, root: Path = Path("/")) -> None:
     )
     codename = release.get("VERSION_CODENAME", "").strip('"')
     sources = read_sources(root / "etc/apt", codename)
-    if not any(source.suite == codename for source in sources):
+    if not any(source.pocket == "" for source in sources):
         raise BuildError(
-            f"{root}etc/apt: no Debian archive for {codename or 'this release'} with component main;"
-            " the image's packages are fetched from where this machine gets its own"
+            f"{root}etc/apt: no Debian archive for {codename or 'this release'} with component"
+            " main; the images' packages are fetched from where this machine gets its own"
         )
     for directory in ("sources.list.d", "apt.conf.d"):
         (etc_apt / directory).mkdir(parents=True, exist_ok=True)
     # mkosi writes a list of its own only when this very file does not exist.
-    (etc_apt / "sources.list.d/mkosi.sources").write_text(trixie_sources(sources, codename))
+    (etc_apt / "sources.list.d/mkosi.sources").write_text(trixie_sources(sources))
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     settings = [line for line in dump.splitlines() if CARRIED_OVER.match(line)]
     (etc_apt / "apt.conf.d/90host.conf").write_text("\n".join([*settings, ""]))

@@ -12,15 +12,8 @@ from pathlib import Path
 
 from image.builder.report import BuildError, say, timed
 
-# Program -> Debian package. mkosi brings everything else in its own tools tree.
+# What the build uses of this machine besides apt and dpkg; everything else is in the tools tree.
 NEEDED = {
-    "apt-get": "apt",
-    "dpkg-deb": "dpkg",
-    "pip": "python3-pip",
-    "unshare": "util-linux",
-    "zstd": "zstd",
-}
-NEEDED_FILES = {
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"): "debian-archive-keyring",
     Path("/usr/lib/python3/dist-packages/pip"): "python3-pip",
     Path("/usr/lib/python3/dist-packages/setuptools"): "python3-setuptools",
@@ -30,8 +23,7 @@ NEEDED_FILES = {
 
 def missing_packages() -> list[str]:
     """Debian packages the build needs and this machine lacks, sorted."""
-    missing = {package for program, package in NEEDED.items() if not shutil.which(program)}
-    missing |= {package for path, package in NEEDED_FILES.items() if not path.exists()}
+    missing = {package for path, package in NEEDED.items() if not path.exists()}
     # apt verifies signatures with the one (Debian 13) or the other (Debian 12).
     if not shutil.which("sqv") and not shutil.which("gpgv"):
         missing.add("gpgv")

@@ -106,7 +106,9 @@ def _mkosi(
         "build",
     ]
     # mkosi takes its programs from its tools tree, not from this machine's PATH.
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "TERM") if name in os.environ}
+    environment = {
+        name: os.environ[name] for name in ("PATH", "HOME", "TERM") if name in os.environ
+    }
     environment |= {
         name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")
     }

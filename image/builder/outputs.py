@@ -23,7 +23,9 @@ def is_current(target: Path, names: Sequence[str], stamp: str) -> bool:
     )
 
 
-def publish(target: Path, files: Mapping[str, Path], stamp: str, facts: Mapping[str, object]) -> None:
+def publish(
+    target: Path, files: Mapping[str, Path], stamp: str, facts: Mapping[str, object]
+) -> None:
     """Move `files` (name -> where it is now) to `target`, with manifest.json and SHA256SUMS.
 
     Each file is replaced in one go, so whoever holds the old one open keeps it; the stamp comes

@@ -20,7 +20,7 @@ SKIPPED = ("__pycache__", ".mypy_cache", ".ruff_cache")
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy `source` over `target`; modes become 0755 or 0644, whatever the umask of the checkout."""
+    """Copy `source` over `target`; modes become 0755 or 0644, whatever the umask was."""
     target.mkdir(parents=True, exist_ok=True)
     target.chmod(0o755)
     for entry in sorted(source.iterdir()):
@@ -54,7 +54,7 @@ def copy_keys(keys: Iterable[Path], target: Path) -> int:
 
 
 def fetch_blivet(workshop: Path) -> Path:
-    """blivet, which Debian does not package, from its pinned source; returns the tree of modules."""
+    """blivet, which Debian does not package, from its pinned source; returns its tree."""
     modules = workshop / f"blivet-{BLIVET}"
     if not modules.exists():
         requirements = workshop / "blivet.txt"

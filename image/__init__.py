@@ -1,0 +1,1 @@
+"""What the live image adds to Debian (tree/, scripts) and the program that builds it (build)."""
