@@ -14,19 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyudev
-from pydantic import ValidationError
 
 from agent.adapters import command
 from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
 from agent.errors import CommandError, StepError
 from agent.inventory.model import Content, Disk, Marker, Transport
+from agent.target import marker
 
 log = logging.getLogger(__name__)
 
 PLAN_LABEL = "BEDPLATE"
 ESP_NAME = "bedplate-esp"
-MARKER = "EFI/bedplate/installed.json"
 # Whole "disks" that are views of something else, or have no medium worth writing (devices.txt).
 _VIRTUAL = re.compile(
     r"(loop|ram|zram|md|dm-|sr|fd|nbd|rbd|drbd|bcache|zd|mtdblock|mmcblk\d+(boot|rpmb))\d*"
@@ -174,7 +173,7 @@ class DiskReader:
     def _marker(self, content: tuple[Content, ...]) -> Marker | None:
         for found in content:
             if found.partition_name == ESP_NAME and found.kind == "vfat":
-                text = self._read(Path(found.device), MARKER)
+                text = self._read(Path(found.device), marker.PATH)
                 if text is not None:
                     return parse_marker(text, found.device)
         return None
@@ -270,11 +269,10 @@ def controller(place: str) -> str | None:
 
 def parse_marker(text: str, where: str) -> Marker | None:
     """Return the note of a finished installation; None when it is damaged."""
-    try:
-        return Marker.model_validate_json(text)
-    except ValidationError as error:
-        log.warning("%s: %s is not a marker: %s", where, MARKER, error)
-        return None
+    found = marker.parse(text.encode())
+    if found is None:
+        log.warning("%s: %s is not a marker", where, marker.PATH)
+    return found
 
 
 def _number(kernel: Kernel, name: str, attribute: str, default: int) -> int:

@@ -7,12 +7,21 @@ can be tried on a laptop against a machine that is far away. Sizes are bytes.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "unknown"]
+
+
+def printable(text: str) -> str:
+    """Return a text of which every character can be shown on a console, on one line."""
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
+# Whoever wrote to a disk chose its labels; shown as they are, they could drive a terminal.
+Label = Annotated[str, AfterValidator(printable)]
 
 
 class Fact(BaseModel):
@@ -30,10 +39,10 @@ class Content(Fact):
 
     device: str
     kind: str
-    label: str | None = None
+    label: Label | None = None
     uuid: str | None = None
     size: int
-    partition_name: str | None = None
+    partition_name: Label | None = None
 
 
 class Marker(Fact):

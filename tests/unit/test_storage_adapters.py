@@ -15,8 +15,10 @@ from agent.adapters.kernel import KernelKnobs
 from agent.adapters.mounts import SystemMounts, complaints, mount_options
 from agent.adapters.storage.dismantle import Dismantler
 from agent.errors import CommandError
+from agent.inventory.model import Marker
 from agent.layout.model import FileSystem
 from agent.secret import Secret
+from agent.target import marker
 from tests.unit.fakes_sysfs import GIB, Programs, Sysfs
 
 
@@ -187,9 +189,11 @@ def test_a_disk_that_cannot_be_read_is_listed_as_such(sysfs: Sysfs) -> None:
 def test_a_damaged_marker_is_no_marker() -> None:
     text = '{"plan": "0b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11", "hostname": "h", "machine": "m"'
     assert parse_marker(text, "/dev/vda1") is None
-    marker = parse_marker(text + ', "finished": "2026-11-22T12:00:00Z"}', "/dev/vda1")
-    assert marker is not None
-    assert marker.plan == UUID("0b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11")
+
+
+def test_the_marker_that_an_installation_writes_is_the_one_that_is_read() -> None:
+    note = Marker(plan=UUID(int=7), hostname="h", machine="m", finished="2026-11-22T12:00:00Z")
+    assert parse_marker(marker.render(note).decode(), "/dev/vda1") == note
 
 
 @pytest.fixture
