@@ -46,7 +46,7 @@ class ProveUnlock:
             "policy": str(self.policy),
             "state": "provisional" if self.provisional else "final",
             "unlock": "not proven" if seconds is None else "proven",
-            "seconds": seconds,
+            "unlock_seconds": seconds,
             "pins": {answer.pin: answer.error or "answers" for answer in answers},
             "keyslots": {str(each.number): each.token or "passphrase" for each in keyslots},
             "recovery": "proven",
