@@ -48,6 +48,7 @@ class FakeStorage:
     formats: dict[Path, tuple[str, str]] = field(default_factory=dict)
     """Device -> (kind, UUID)."""
     keys: dict[Path, Secret] = field(default_factory=dict)
+    tables: dict[Path, DiskLayout] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     _zeros: set[Path] = field(default_factory=set)
     _under: dict[Path, Path] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class FakeStorage:
             disk = Path(layout.disk.path)
             if disk in self.content:
                 raise StepError(f"{disk}: still carries {self.content[disk]}")
+            self.tables[disk] = layout
             for part in layout.partitions:
                 self.devices[part.path] = part.size
                 self._under[part.path] = disk

@@ -75,6 +75,8 @@ class FakeFirmware:
     order: list[BootEntry] = field(default_factory=list)
     created: list[tuple[str, Path, int, str]] = field(default_factory=list)
     full: bool = False
+    next: str | None = None
+    """Number of the entry in BootNext."""
 
     def entries(self) -> tuple[BootEntry, ...]:
         return tuple(self.order)
@@ -92,6 +94,11 @@ class FakeFirmware:
         self.order = [entry for entry in self.order if entry.number != number]
         if len(self.order) == before:
             raise StepError(f"Boot{number}: is not there")
+
+    def boot_next(self, number: str) -> None:
+        if number not in {entry.number for entry in self.order}:
+            raise CommandError(("efibootmgr", "--bootnext", number), "exited with status 2")
+        self.next = number
 
 
 @dataclass
