@@ -5,18 +5,17 @@ Python's tarfile is three times slower and loses extended attributes and ACLs.
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
 
 from agent.errors import CommandError, ImageError
+from agent.payload.flush import flushed, is_full
 
 Progress = Callable[[int, int], None]
 
-_ROOM = 64 << 10
 _SCRIPT = Path(__file__).with_name("extract.sh")
 TAR_OPTIONS = (
     "--file=-",
@@ -63,7 +62,7 @@ def extract(
     up after tar was done.
     """
     done = 0
-    with _flushed(root) as volumes:
+    with flushed(root) as volumes:
         try:
             with feeding(*_argv(root), pipe_size=1 << 20) as pipe:
                 for chunk in chunks:
@@ -71,7 +70,7 @@ def extract(
                     done += len(chunk)
                     progress(done, size)
         except CommandError as error:
-            full = "".join(f"{volume} is full: " for volume in volumes if _is_full(volume))
+            full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {done} bytes"
             raise ImageError(f"{message}: {error.stderr}" if error.stderr else message) from None
     if done != size:
@@ -81,45 +80,3 @@ def extract(
 def _argv(root: Path) -> tuple[str | os.PathLike[str], ...]:
     private = ("unshare", "--mount", "--propagation", "private")
     return (*private, "sh", _SCRIPT, root, *TAR_OPTIONS)
-
-
-@contextmanager
-def _flushed(root: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield the mount points at and below `root`, and write them to their devices at the end.
-
-    Opened before the first write, because syncfs(2) tells of the write errors since then: a full
-    or failing device must not pass as an installed image.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    with ExitStack() as stack:
-        volumes = {}
-        for path in _mounts(root):
-            try:
-                volumes[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ImageError(f"{path}: cannot be opened: {error.strerror}") from None
-            stack.callback(os.close, volumes[path])
-        yield tuple(volumes)
-        for path, descriptor in volumes.items():
-            if libc.syncfs(descriptor):
-                reason = os.strerror(ctypes.get_errno())
-                raise ImageError(f"{path}: cannot be written to its device: {reason}")
-
-
-def _is_full(volume: Path) -> bool:
-    """Tell whether a file system has no room for a file, or no inode; tar says neither."""
-    room = os.statvfs(volume)
-    return room.f_bavail * room.f_frsize < _ROOM or (room.f_files > 0 and room.f_favail == 0)
-
-
-def _mounts(root: Path) -> list[Path]:
-    """Return `root` and the mount points below it, from proc_pid_mountinfo(5)."""
-    root = root.resolve()
-    mounts = {root}
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        octal = line.split()[4].split(b"\\")
-        text = octal[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in octal[1:])
-        path = Path(os.fsdecode(text))
-        if path.is_relative_to(root):
-            mounts.add(path)
-    return sorted(mounts)

