@@ -29,7 +29,8 @@ def serve(directory: Path, listen: str) -> None:
     try:
         from agent.server import serve as serve_directory
     except ModuleNotFoundError as error:
-        message = f'needs {error.name}: install it with pip install "bedplate[server]"'
+        missing = (error.name or "").partition(".")[0]
+        message = f'needs {missing}: install it with pip install "bedplate[server]"'
         raise MachineError([Problem("bedplate serve", message)]) from error
 
     serve_directory(directory, listen)

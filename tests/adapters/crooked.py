@@ -113,6 +113,7 @@ class Crooked:
         script: Script = honest,
         *,
         tls: ssl.SSLContext | None = None,
+        port: int = 0,
     ) -> None:
         self.files, self.script = files, script
         self.requests: list[Request] = []
@@ -128,7 +129,7 @@ class Crooked:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # broken pipes are what this server is for
 
-        self._http = Server(("127.0.0.1", 0), _handler(self))
+        self._http = Server(("127.0.0.1", port), _handler(self))
         if tls is not None:
             self._http.socket = tls.wrap_socket(
                 self._http.socket, server_side=True, do_handshake_on_connect=False

@@ -1,0 +1,305 @@
+"""Where a plan comes from, over real HTTP on loopback and from real files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
+from agent.errors import CommandError, MachineError, PlanError
+from agent.find import PLAN_LIMIT, Found, find_plan
+from agent.plan.parse import parse
+from agent.secret import Secret
+from tests.adapters.certificates import self_signed
+from tests.adapters.crooked import (
+    Crooked,
+    Cut,
+    CutBody,
+    Endless,
+    Fault,
+    Garbage,
+    Gzip,
+    Redirect,
+    Request,
+    Script,
+    Status,
+)
+from tests.adapters.daemons import free_port
+
+PLAN = b"version: 1\n" + b"# a plan\n" * 5000
+
+
+def script(*faults: Fault | None) -> Script:
+    """Spoil the first answers, one fault each; the last fault stays."""
+    left = list(faults)
+
+    def choose(request: Request) -> Fault | None:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return choose
+
+
+@contextmanager
+def serving(*faults: Fault | None, content: bytes = PLAN) -> Iterator[Crooked]:
+    with Crooked({"plan.yaml": content}, script(*(faults or (None,)))) as server:
+        yield server
+
+
+def refusal(source: UrlPlan | CredentialPlan | MediumPlan) -> str:
+    with pytest.raises(MachineError) as caught:
+        source.read()
+    assert caught.value.exit_status == 4
+    (problem,) = caught.value.problems
+    return str(problem)
+
+
+# --- a URL ---
+
+
+def test_a_plan_is_read_from_its_url_byte_by_byte() -> None:
+    with serving() as server:
+        url = server.url("plan.yaml")
+        assert UrlPlan(url).read() == Found(url, PLAN)
+
+
+def test_a_compressing_proxy_changes_nothing() -> None:
+    with serving(Gzip()) as server:
+        found = UrlPlan(server.url("plan.yaml")).read()
+        assert found is not None
+        assert found.content == PLAN
+
+
+def test_a_redirect_is_followed() -> None:
+    with serving() as there, serving(Redirect(there.url("plan.yaml"))) as here:
+        assert UrlPlan(here.url("old.yaml")).read() == Found(here.url("old.yaml"), PLAN)
+
+
+def test_without_a_url_there_is_nothing_to_read() -> None:
+    assert UrlPlan(None).read() is None
+    assert "bedplate.plan=" in UrlPlan(None).describe()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_server_that_has_no_plan_is_believed_at_once(status: int) -> None:
+    with serving(Status(status)) as server:
+        url = server.url("plan.yaml")
+        assert refusal(UrlPlan(url)) == f"plan: {url}: the server says {status}: no"
+        assert len(server.requests) == 1
+
+
+def test_a_plan_that_was_asked_for_and_is_missing_is_not_replaced_by_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bedplate.plan").write_bytes(PLAN)
+    with serving(Status(404)) as server:
+        with pytest.raises(MachineError, match="404"):
+            find_plan([UrlPlan(server.url("plan.yaml")), CredentialPlan((tmp_path,))])
+    assert find_plan([UrlPlan(None), CredentialPlan((tmp_path,))]).content == PLAN
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Status(503), Status(500), Status(429), Cut(5), CutBody(100), Garbage()],
+    ids=lambda fault: str(fault),
+)
+def test_a_server_that_recovers_is_asked_again(
+    fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(fault, None) as server:
+        found = UrlPlan(server.url("plan.yaml"), patience=20).read()
+        assert found is not None
+        assert found.content == PLAN
+        assert len(server.requests) == 2
+    assert "trying again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"), [(Status(503), "503 Whatever"), (CutBody(100), "bytes read")]
+)
+def test_a_server_that_does_not_recover_is_given_up_with_its_last_word(
+    fault: Fault, reason: str
+) -> None:
+    with serving(fault) as server:
+        url = server.url("plan.yaml")
+        said = refusal(UrlPlan(url, patience=0.3))
+        assert said.startswith(f"plan: {url}: no answer in 0 s: ")
+        assert reason in said
+        assert len(server.requests) >= 1
+
+
+def test_a_server_that_comes_up_late_is_waited_for() -> None:
+    port = free_port()
+    up = threading.Event()
+
+    def come_up() -> None:
+        time.sleep(0.3)
+        with Crooked({"plan.yaml": PLAN}, port=port):
+            up.wait(30)
+
+    thread = threading.Thread(target=come_up)
+    thread.start()
+    try:
+        found = UrlPlan(f"http://127.0.0.1:{port}/plan.yaml", patience=30).read()
+    finally:
+        up.set()
+        thread.join()
+    assert found is not None
+    assert found.content == PLAN
+
+
+def test_nobody_there_is_said_in_plain_words() -> None:
+    url = f"http://127.0.0.1:{free_port()}/plan.yaml"
+    said = refusal(UrlPlan(url, patience=0.3))
+    assert said.startswith(f"plan: {url}: no answer in 0 s: ")
+    assert "Connection refused" in said
+    assert "HTTPConnectionPool" not in said
+
+
+@pytest.mark.parametrize("url", ["htp://x/plan", "x/plan", "http://", "http://[::1/plan"])
+def test_a_url_that_is_none_is_not_tried_for_minutes(url: str) -> None:
+    began = time.monotonic()
+    assert refusal(UrlPlan(url)).startswith(f"plan: {url}: ")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("fault", [None, Endless()], ids=["announced", "endless"])
+def test_what_is_too_large_is_not_read_to_its_end_and_no_plan(fault: Fault | None) -> None:
+    with serving(fault, content=b"#" * (8 * PLAN_LIMIT)) as server:
+        found = UrlPlan(server.url("plan.yaml")).read()
+    assert found is not None
+    assert len(found.content) == PLAN_LIMIT + 1
+    with pytest.raises(PlanError, match="at most 1048576 are read"):
+        parse(found.content)
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_not_asked_again(tmp_path: Path) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key = self_signed(tmp_path, "127.0.0.1")
+    tls.load_cert_chain(certificate, key)
+    with Crooked({"plan.yaml": PLAN}, tls=tls) as server:
+        url = server.url("plan.yaml")
+        said = refusal(UrlPlan(url))
+        assert said.startswith(f"plan: {url}: ")
+        assert "certificate verify failed" in said
+        found = UrlPlan(url, ca_bundle=certificate).read()
+        assert found is not None
+        assert found.content == PLAN
+
+
+# --- a credential ---
+
+
+def test_a_credential_is_looked_for_in_every_directory(tmp_path: Path) -> None:
+    first, second = tmp_path / "unit", tmp_path / "system"
+    second.mkdir()
+    source = CredentialPlan((first, second))
+    assert source.read() is None
+    (second / "bedplate.plan").write_bytes(PLAN)
+    assert source.read() == Found("credential bedplate.plan", PLAN)
+    first.mkdir()
+    (first / "bedplate.plan").write_bytes(b"nearer")
+    assert source.read() == Found("credential bedplate.plan", b"nearer")
+
+
+def test_a_credential_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "bedplate.plan").mkdir()
+    said = refusal(CredentialPlan((tmp_path,)))
+    assert said == f"{tmp_path}/bedplate.plan: cannot be read: {os.strerror(errno.EISDIR)}"
+
+
+# --- a medium ---
+
+
+@dataclass
+class Medium:
+    """The programs that a medium needs: udev says `properties`, mounting brings `files` forth."""
+
+    properties: str = "ID_BUS=usb\n"
+    files: dict[str, bytes] = field(default_factory=dict)
+    broken: str = ""
+    mounted: list[Path] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+
+    def __call__(self, *argv: Any, secret: Secret | None = None, timeout: float = 60) -> str:
+        if argv[0] == self.broken:
+            raise CommandError([str(word) for word in argv], "exited with status 32")
+        programs: dict[str, Callable[..., str]] = {
+            "udevadm": lambda *_: self.properties,
+            "mount": self._mount,
+            "umount": self._unmount,
+        }
+        return programs[argv[0]](*argv[1:])
+
+    def _mount(self, flag: str, options: str, device: Path, place: str) -> str:
+        assert flag == "-o"
+        self.options += options.split(",")
+        self.mounted.append(Path(place))
+        for name, content in self.files.items():
+            (Path(place) / name).write_bytes(content)
+        return ""
+
+    def _unmount(self, place: str) -> str:
+        for path in Path(place).iterdir():
+            path.unlink()
+        self.mounted.remove(Path(place))
+        return ""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    (tmp_path / "sdc1").touch()
+    (tmp_path / "BEDPLATE").symlink_to(tmp_path / "sdc1")
+    return tmp_path / "BEDPLATE"
+
+
+def test_a_plan_on_a_medium_is_read_and_the_medium_let_go_of(device: Path) -> None:
+    medium = Medium(files={"plan.yaml": PLAN, "other.txt": b"x"})
+    found = MediumPlan(medium, device).read()
+    assert found == Found("medium BEDPLATE: plan.yaml", PLAN)
+    assert medium.mounted == []
+    assert "ro" in medium.options
+
+
+@pytest.mark.parametrize("properties", ["ID_CDROM=1\nID_BUS=ata\n", "ID_BUS=usb\n"])
+def test_optical_and_usb_media_count(device: Path, properties: str) -> None:
+    medium = Medium(properties, {"plan.yaml": PLAN})
+    assert MediumPlan(medium, device).read() is not None
+
+
+def test_a_label_on_an_internal_disk_is_never_believed(device: Path) -> None:
+    medium = Medium("ID_BUS=ata\nID_FS_LABEL=BEDPLATE\n", {"plan.yaml": PLAN})
+    assert MediumPlan(medium, device).read() is None
+    assert medium.options == [], "it is not even mounted"
+
+
+def test_no_medium_and_a_medium_without_a_plan_are_no_plan(device: Path, tmp_path: Path) -> None:
+    assert MediumPlan(Medium(broken="udevadm"), tmp_path / "nothing").read() is None
+    medium = Medium()
+    assert MediumPlan(medium, device).read() is None
+    assert medium.mounted == []
+
+
+@pytest.mark.parametrize("program", ["udevadm", "mount", "umount"])
+def test_a_medium_that_cannot_be_read_is_named_and_leaves_no_disk_unbootable(
+    device: Path, program: str
+) -> None:
+    medium = Medium(files={"plan.yaml": PLAN}, broken=program)
+    said = refusal(MediumPlan(medium, device))
+    assert said.startswith(f"medium BEDPLATE: {program} ")
+
+
+def test_a_plan_on_a_medium_is_not_read_beyond_its_limit(device: Path) -> None:
+    medium = Medium(files={"plan.yaml": bytes(3 * PLAN_LIMIT)})
+    found = MediumPlan(medium, device).read()
+    assert found is not None
+    assert len(found.content) == PLAN_LIMIT + 1
