@@ -101,9 +101,8 @@ def test_a_plan_that_was_asked_for_and_is_missing_is_not_replaced_by_another(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "bedplate.plan").write_bytes(PLAN)
-    with serving(Status(404)) as server:
-        with pytest.raises(MachineError, match="404"):
-            find_plan([UrlPlan(server.url("plan.yaml")), CredentialPlan((tmp_path,))])
+    with serving(Status(404)) as server, pytest.raises(MachineError, match="404"):
+        find_plan([UrlPlan(server.url("plan.yaml")), CredentialPlan((tmp_path,))])
     assert find_plan([UrlPlan(None), CredentialPlan((tmp_path,))]).content == PLAN
 
 
