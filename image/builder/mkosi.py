@@ -92,6 +92,8 @@ def _mkosi(
         "workspace-directory": workshop / "workspace",
         "sandbox-tree": sandbox,
     }
+    # One build runs at a time, so whatever lies there was left by one that was killed.
+    shutil.rmtree(workshop / "workspace", ignore_errors=True)
     for place in places.values():
         place.mkdir(parents=True, exist_ok=True)
     argv = [
