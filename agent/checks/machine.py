@@ -29,22 +29,23 @@ class RightMachine:
 
     def problems(self, machine: Machine) -> Iterator[Problem]:
         del machine
-        macs = tuple(nic.mac for nic in self.inventory.nics)
-        if self.wanted.mac is not None and self.wanted.mac not in macs:
-            has = ", ".join(macs) or "no wired interface"
+        yield from mismatches(self.wanted, self.inventory)
+
+
+def mismatches(wanted: Identity, inventory: Inventory) -> Iterator[Problem]:
+    """Yield every name in the plan that is not this machine's."""
+    macs = tuple(nic.mac for nic in inventory.nics)
+    if wanted.mac is not None and wanted.mac not in macs:
+        has = ", ".join(macs) or "no wired interface"
+        yield Problem("machine.mac", f"the plan is for {wanted.mac}, this machine has {has}")
+    dmi = inventory.dmi
+    for name, want, has_it in (
+        ("serial", wanted.serial, dmi.serial),
+        ("uuid", wanted.uuid, dmi.uuid),
+    ):
+        if want is not None and want != has_it:
             yield Problem(
-                "machine.mac", f"the plan is for {self.wanted.mac}, this machine has {has}"
-            )
-        dmi = self.inventory.dmi
-        if self.wanted.serial is not None and self.wanted.serial != dmi.serial:
-            yield Problem(
-                "machine.serial",
-                f"the plan is for {self.wanted.serial}, this machine is {dmi.serial or 'unnamed'}",
-            )
-        if self.wanted.uuid is not None and self.wanted.uuid != dmi.uuid:
-            yield Problem(
-                "machine.uuid",
-                f"the plan is for {self.wanted.uuid}, this machine is {dmi.uuid or 'unnamed'}",
+                f"machine.{name}", f"the plan is for {want}, this machine is {has_it or 'unnamed'}"
             )
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import click
 
 from agent import wiring
+from agent.checks.machine import mismatches
 from agent.cli.approve import approval
 from agent.cli.output import json_option, show_json
 from agent.cli.recorded import read_recorded
@@ -53,6 +54,8 @@ def preview(plan: BinaryIO, recorded: Path | None, *, as_json: bool) -> None:
     layout = lay_out(wanted, machine)
     if isinstance(layout, list):
         raise MachineError(layout)
+    for problem in mismatches(wanted.machine, machine):
+        click.echo(f"bedplate: warning: {problem}", err=True)
     show_layout(layout, wanted, as_json=as_json)
 
 
