@@ -232,9 +232,17 @@ def _trusted() -> Sequence[PublicKey]:
 
 
 def _authorities() -> Path | None:
-    """Return the CA bundle baked into the live image, if there is one."""
-    bundle = AUTHORITIES / "ca.pem"
-    return bundle if bundle.exists() else None
+    """Return one file with every certificate authority baked into the live image, if there are any.
+
+    requests takes one bundle; several files are put together in RAM.
+    """
+    found = sorted(AUTHORITIES.glob("*.pem"))
+    if len(found) < 2:
+        return found[0] if found else None
+    bundle = RUN / "ca.pem"
+    RUN.mkdir(mode=0o700, parents=True, exist_ok=True)
+    bundle.write_text("\n".join(path.read_text() for path in found))
+    return bundle
 
 
 def _authorities_text() -> str | None:

@@ -33,6 +33,6 @@ token: Zm9vYmFyMTIzNDU2Nzg5MA
     url: Url = Field(description="where events are posted to")
     token: Token | None = Field(
         None,
-        description="sent as `Authorization: Bearer`; never shown or logged. Where the TPM is sealed "
-        "on first boot it lies on the encrypted root, for root only, until that was reported",
+        description="sent as `Authorization: Bearer`; never shown or logged. Where the TPM is "
+        "sealed on first boot it lies on the encrypted root, for root only, until that is reported",
     )
