@@ -32,8 +32,9 @@ def one_at_a_time(
     A process that already holds it gets a RigError: it would wait for itself.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
+    with lock.open("a+") as file, lock.with_name(f"{lock.name}.next").open("a") as turnstile:
         try:
+            fcntl.flock(turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
@@ -41,7 +42,9 @@ def one_at_a_time(
             if holder.endswith(f"(process {os.getpid()})"):
                 raise RigError(f"{name}: one machine at a time: {holder} still runs") from None
             say(f"{name}: waiting for {holder} to end ({lock})")
-            _wait(file.fileno(), timeout, f"{name}: waited {timeout:g} s for {holder}")
+            message = f"{name}: waited {timeout:g} s for {holder}"
+            _wait(turnstile.fileno(), file.fileno(), timeout, message)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
         file.truncate(0)
         file.write(f"{name} (process {os.getpid()})\n")
         file.flush()
@@ -51,22 +54,28 @@ def one_at_a_time(
             file.truncate(0)
 
 
-def _wait(descriptor: int, timeout: float, message: str) -> None:
-    """Take the lock when it is our turn, by a call that blocks: to poll would lose to newcomers.
+def _wait(turnstile: int, lock: int, timeout: float, message: str) -> None:
+    """Take both locks when it is our turn, by calls that block.
 
-    The thread has a descriptor of its own (dup shares the lock), because it stays behind when the
+    Who waits for the lock holds the turnstile meanwhile. So one that lets go of the lock and
+    wants it again at once comes second, which no way of waiting for the lock alone achieves.
+
+    The thread has descriptors of its own (dup shares the locks), because it stays behind when the
     wait is given up, and lets go of what it gets then.
     """
     got, given_up, settled = threading.Event(), threading.Event(), threading.Lock()
-    own = os.dup(descriptor)
+    own = [os.dup(turnstile), os.dup(lock)]
 
     def take() -> None:
-        fcntl.flock(own, fcntl.LOCK_EX)
+        for each in own:
+            fcntl.flock(each, fcntl.LOCK_EX)
         with settled:
             if given_up.is_set():
-                fcntl.flock(own, fcntl.LOCK_UN)
+                for each in own:
+                    fcntl.flock(each, fcntl.LOCK_UN)
             got.set()
-        os.close(own)
+        for each in own:
+            os.close(each)
 
     threading.Thread(target=take, name="turn", daemon=True).start()
     if not got.wait(timeout):
