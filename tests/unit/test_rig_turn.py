@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
+import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,30 @@ def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
         raise ValueError("boom")
     with one_at_a_time(lock, "second"):
         assert lock.read_text().startswith("second (process ")
+
+
+OTHER = """
+import pathlib, sys
+from qemu.turn import one_at_a_time
+lock = pathlib.Path(sys.argv[1])
+with one_at_a_time(lock, "other", say=lambda _: print("waits", flush=True)):
+    print("has it", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_one_that_wants_it_again_at_once_comes_after_the_one_that_waits(tmp_path: Path) -> None:
+    lock, said = tmp_path / ".lock", list[str]()
+    argv = [sys.executable, "-c", OTHER, str(lock)]
+    pipe = subprocess.PIPE
+    with ExitStack() as stack:
+        with one_at_a_time(lock, "first"):
+            process = stack.enter_context(subprocess.Popen(argv, stdin=pipe, stdout=pipe))
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"waits\n"
+            time.sleep(0.2)  # it says so just before it does
+        threading.Timer(0.3, process.stdin.close).start()
+        with one_at_a_time(lock, "second", say=said.append):
+            assert process.stdout.readline() == b"has it\n"
+        assert len(said) == 1
