@@ -24,7 +24,7 @@ from agent.payload.trouble import Passing, Trouble, Wrong
 MOST_REDIRECTS = 5
 LONGEST_REST = 120.0
 """Seconds of Retry-After that are believed."""
-PIECE = 256 << 10
+PIECE = 128 << 10
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 

@@ -91,7 +91,9 @@ def pack(
     packed = f"{name}.tar.zst"
     with _writing(directory), tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory) as tmp:
         work = Path(tmp)
-        packing = _Packing(options, str(getattr(source, "name", "source")))
+        name_of_source = getattr(source, "name", None)
+        where = name_of_source if isinstance(name_of_source, str) else "source"
+        packing = _Packing(options, where)
         with (work / packed).open("wb") as file:
             for frame in packing.frames(source, progress):
                 file.write(frame)

@@ -132,6 +132,11 @@ def test_progress_counts_the_bytes_of_the_archive(root: Path) -> None:
     assert seen[-1] == (len(archive), len(archive))
 
 
+def test_padding_after_the_end_of_the_archive_is_welcome(root: Path) -> None:
+    lay(tar_of([(member("a", b"1"), b"1")]) + bytes(9 << 20), root)
+    assert (root / "a").read_bytes() == b"1"
+
+
 def test_an_overlay_keeps_links_to_directories_and_replaces_files(root: Path) -> None:
     base = [
         (member("usr/lib", type=tarfile.DIRTYPE, mode=0o755), b""),
