@@ -12,10 +12,13 @@ from uuid import UUID
 from agent.layout.model import Layout, Role
 from agent.target import crypttab
 
-# dracut forces a one-legged array only after two thirds of this, by default after the 90 s in which
-# systemd gives up on the disk. It counts rounds of half a second and more, not seconds, and stops
-# counting while a passphrase is asked for (dracut-initqueue).
-DEGRADED_AFTER = 20
+# dracut forces a one-legged array after two thirds of this, by default only after the 90 s in which
+# systemd gives up on the disk, and gives up altogether after all of it. It counts rounds of half a
+# second and more, not seconds, and stops counting while a passphrase is asked for
+# (dracut-initqueue). Long enough for a controller that is slow to show its disks.
+GIVE_UP_AFTER = 60
+# What the encrypted volume lies on may take longer than systemd's 90 s, and there is no second try.
+DEVICE_TIMEOUT = 600  # seconds
 
 
 def kernel_options(
@@ -38,12 +41,11 @@ def _root(layout: Layout) -> Iterator[str]:
     yield "systemd.gpt_auto=0"
     if layout.luks is not None:
         yield f"rd.luks.name={layout.luks.uuid}={layout.luks.mapping}"
-        options = crypttab.options_of(layout)
-        if options:
-            yield f"rd.luks.options={','.join(options)}"
+        options = (*crypttab.options_of(layout), f"x-systemd.device-timeout={DEVICE_TIMEOUT}s")
+        yield f"rd.luks.options={','.join(options)}"
     if layout.mirrored:
         yield f"rd.md.uuid={layout.array(Role.ROOT).mdadm_uuid}"
-        yield f"rd.retry={DEGRADED_AFTER}"
+        yield f"rd.retry={GIVE_UP_AFTER}"
     # The whole group, not / alone: what the initrd has activated need not wait for udev's own
     # activation later, which a slow machine may not reach in the time systemd gives a device.
     yield f"rd.lvm.vg={layout.group.name}"

@@ -22,9 +22,9 @@ from qemu.site import IMAGE, Site
 from qemu.vm import Vm
 from tests.adapters.crooked import Crooked, Cut, Fault, Request
 
-INSTALL = 1200.0
+INSTALL = 1800.0
 """Seconds an installation may take under emulation on a busy host; five minutes is usual."""
-BOOT = 600.0
+BOOT = 900.0
 DISKS = tuple(replace(disk, size=32 * GiB) for disk in PAIR)
 """Sparse; large enough for the STIG preset as it is."""
 

@@ -31,9 +31,9 @@ def test_everything_that_leads_to_the_root_is_on_the_command_line() -> None:
         "ro",
         "systemd.gpt_auto=0",
         f"rd.luks.name={LUKS}=bedplate-root",
-        "rd.luks.options=discard",
+        "rd.luks.options=discard,x-systemd.device-timeout=600s",
         "rd.md.uuid=00000000:00000000:00000000:000001f6",
-        "rd.retry=20",
+        "rd.retry=60",
         "rd.lvm.vg=vg-0",
         "systemd.machine_id=22222222222242228222222222222222",
     )
@@ -51,8 +51,8 @@ def test_every_volume_is_activated_in_the_initrd() -> None:
 
 def test_the_options_of_the_plan_come_last_and_network_only_when_asked_for() -> None:
     wired = initrd_network(network({"dhcp": True}), {})
-    options = kernel_options(layout(), MACHINE_ID, wired, ("console=ttyS0", "rd.retry=60"))
-    assert options[-2:] == ("console=ttyS0", "rd.retry=60")
+    options = kernel_options(layout(), MACHINE_ID, wired, ("console=ttyS0", "rd.retry=90"))
+    assert options[-2:] == ("console=ttyS0", "rd.retry=90")
     assert wired == ("rd.neednet=1", "ip=dhcp")
     assert set(wired) <= set(options)
     assert "rd.neednet=1" not in kernel_options(layout(), MACHINE_ID, (), ())
