@@ -21,6 +21,8 @@ TAR_OPTIONS = (
     "--file=-",
     # Records of 1 MiB, as long as the pipe: an eighth less time than with the 10 KiB default.
     "--blocking-factor=2048",
+    # Read what pads the archive too, however much it is, so that the stream can be fed to its end.
+    "--ignore-zeros",
     "--delay-directory-restore",
     "--preserve-permissions",
     "--numeric-owner",
