@@ -57,6 +57,7 @@ _PLACES: tuple[tuple[str, re.Pattern[str], frozenset[str] | None], ...] = tuple(
         ("systemd-boot-signed", r"usr/lib/systemd/boot/efi/systemd-boot\w+\.efi\.signed", None),
         ("systemd-cryptsetup", r"(?:usr/)?(?:lib/systemd|bin)/systemd-cryptsetup", None),
         ("systemd-networkd", r"(?:usr/)?lib/systemd/systemd-networkd", None),
+        ("systemd-resolved", r"(?:usr/)?lib/systemd/systemd-resolved", None),
         ("systemd-stub", r"usr/lib/systemd/boot/efi/linux\w+\.efi\.stub", None),
     )
 )

@@ -111,6 +111,7 @@ def test_the_kernel_below_usr_is_named_before_its_copy_in_boot() -> None:
         ("etc/selinux/targeted/policy/policy.33", "selinux-policy"),
         ("lib/systemd/system/clevis-luks-askpass.path", "clevis-askpass"),
         ("usr/lib/systemd/systemd-cryptsetup", "systemd-cryptsetup"),
+        ("usr/lib/systemd/systemd-resolved", "systemd-resolved"),
         ("usr/sbin/sshd", "sshd"),
     ],
 )
