@@ -48,15 +48,16 @@ class Bench:
         return self.vm.ssh.run(f"bedplate install /run/plan.yaml {erase}", 300, check=False)
 
     def writes(self) -> dict[str, int]:
-        """Return by block node how many write, discard and zero requests the guest has made."""
-        found = self.vm.qmp.execute("query-blockstats", {"query-nodes": True})
-        return {
-            each["node-name"]: each["stats"]["wr_operations"] + each["stats"]["unmap_operations"]
-            for each in found
-            if each.get("node-name", "").startswith(
-                tuple(d.name for d in self.hardware.chassis.disks)
-            )
-        }
+        """Return by disk how many requests of the guest have changed something, or would have."""
+        counted = {}
+        for each in self.vm.qmp.execute("query-blockstats"):
+            device = each.get("qdev", "")
+            for built_in in self.hardware.chassis.disks:
+                if f"/{built_in.name}" in device:
+                    stats = each["stats"]
+                    counted[built_in.name] = stats["wr_operations"] + stats["unmap_operations"]
+        assert len(counted) == len(self.hardware.chassis.disks), "every disk is counted"
+        return counted
 
 
 @pytest.fixture(scope="module")
