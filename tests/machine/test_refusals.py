@@ -16,6 +16,7 @@ import yaml
 from qemu import disk
 from qemu.disk import MiB
 from qemu.hardware import PAIR, Chassis, Disk, Hardware
+from qemu.machine import node
 from qemu.program import run
 from qemu.site import IMAGE, Site
 from qemu.ssh import Result
@@ -49,13 +50,14 @@ class Bench:
 
     def writes(self) -> dict[str, int]:
         """Return by disk how many requests of the guest have changed something, or would have."""
-        counted = {}
-        for each in self.vm.qmp.execute("query-blockstats"):
-            device = each.get("qdev", "")
-            for built_in in self.hardware.chassis.disks:
-                if f"/{built_in.name}" in device:
-                    stats = each["stats"]
-                    counted[built_in.name] = stats["wr_operations"] + stats["unmap_operations"]
+        disks = [each.name for each in self.hardware.chassis.disks]
+        names = {node(self.hardware.drive(name)): name for name in disks}
+        counted = {
+            names[each["device"]]: each["stats"]["wr_operations"]
+            + each["stats"]["unmap_operations"]
+            for each in self.vm.qmp.execute("query-blockstats")
+            if each["device"] in names
+        }
         assert len(counted) == len(self.hardware.chassis.disks), "every disk is counted"
         return counted
 
