@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from qemu.disk import GiB
+from qemu.disk import GiB, MiB
 from qemu.facts import Facts, facts, pins
 from qemu.hardware import PAIR, Chassis
 from qemu.lab import Lab
@@ -20,7 +20,8 @@ from qemu.site import Site
 from qemu.vm import Vm
 
 INSTALL = 1500.0
-BOOT = 600.0
+BOOT = 900.0
+MEMORY = 1536 * MiB
 
 
 @dataclass
@@ -44,7 +45,8 @@ def demo(console: Console) -> None:
     with Lab.fresh(repository() / "build/lab/demo") as lab:
         with clock.part("pack and sign the image, start Tang and the deploy server"):
             site = Site(lab)
-        chassis = Chassis(disks=tuple(replace(disk, size=32 * GiB) for disk in PAIR))
+        disks = tuple(replace(disk, size=32 * GiB) for disk in PAIR)
+        chassis = Chassis(disks=disks, memory=MEMORY)
         hardware = lab.hardware("db01", chassis)
         plan = site.plan(hardware)
         site.publish(plan)
