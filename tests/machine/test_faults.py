@@ -118,5 +118,6 @@ def test_it_installs_over_an_older_installation_of_ours(site: Site, booted: Boot
     with site.lab.booted(old.machine("over-ours-boot"), until=up) as vm:
         told = facts(vm)
     assert told.said["hostname"].strip() == "web01.example.com"
-    lost = site.report(plan)["report"]["proofs"]["clear-disks"]["removed"]
-    assert any("crypto_LUKS" in line for line in lost)
+    disks = site.report(plan)["report"]["layout"]["disks"]
+    lost = {content["kind"] for disk in disks for content in disk["lost"]}
+    assert {"gpt", "vfat", "linux_raid_member"} <= lost
