@@ -65,6 +65,12 @@ class Console:
         with self._change:
             return self._text
 
+    @property
+    def ended(self) -> bool:
+        """Whether QEMU has closed the line."""
+        with self._change:
+            return self._ended
+
     def mark(self) -> int:
         """Return the present end, to be used as `since`."""
         return len(self.text)

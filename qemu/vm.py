@@ -120,6 +120,9 @@ class Vm:
 
     def check(self) -> None:
         """Raise what has gone wrong so far: QemuDiedError, GuestPanicError, EmulationFlakeError."""
+        if self.console.ended:  # QEMU's lines are closed a moment before its status is there
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
         status = self._process.poll()
         if status not in (None, 0):
             raise QemuDiedError(
