@@ -9,7 +9,7 @@ from qemu.errors import RigError
 from qemu.machine import Kernel
 from qemu.program import repository
 
-CMDLINE = "console=tty0 console=ttyS0,115200 systemd.show_status=yes"
+CMDLINE = "console=tty0 console=ttyS0,115200 systemd.show_status=yes no_timer_check"
 DEBUG = "systemd.debug_shell=ttyS1"
 """Gives `Vm.shell` in the live system."""
 
