@@ -139,14 +139,15 @@ class Lab:
         self,
         machine: Machine,
         *,
-        until: str | Callable[[Vm], object] = r"Linux version|Reached target",
+        until: str | Callable[[Vm], object] = r"Reached target|login:",
         timeout: float = BOOT,
         attempts: int = 3,
     ) -> Iterator[Vm]:
         """Switch a machine on and wait until the console shows `until`, or `until(vm)` returns.
 
-        A boot that dies of the emulator's known flake is made again, `attempts` in all: so let
-        `until` cover the first half minute, where it strikes. Any other failure is passed on.
+        A boot that dies of the emulator's known flake is made again, `attempts` in all. It strikes
+        in the kernel's first ten seconds: so `until` must come after those (the kernel's own first
+        line does not). Any other failure, and the flake afterwards, is passed on.
         """
         for left in reversed(range(attempts)):
             with self.power_on(machine) as vm:
