@@ -52,7 +52,7 @@ def demo(console: Console) -> None:
         site.publish(plan)
         with clock.part("power on: the live image finds its plan, checks, installs"):
             live = lab.live(hardware, "demo-install", site.cmdline)
-            with lab.booted(live, until="Linux version") as vm:
+            with lab.booted(live) as vm:
                 _follow(console, site, plan, vm)
                 vm.wait_exit(300)
         asked = site.tang.recoveries()

@@ -71,7 +71,7 @@ def install(site: Site, hardware: Hardware, plan: dict[str, Any], name: str) -> 
     """
     site.publish(plan)
     machine = site.lab.live(hardware, name, site.cmdline)
-    with site.lab.booted(machine, until="Linux version") as vm:
+    with site.lab.booted(machine) as vm:
         vm.wait_for(r"(?<!NOT )INSTALLED: ", INSTALL, unless=r"NOT INSTALLED")
         vm.wait_exit(300)
         return vm.console.text
