@@ -125,16 +125,25 @@ class Site:
         """What makes the live image ask this site's server."""
         return f"bedplate.server={self.server.url}"
 
-    def events(self, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return what the server was told of a plan, in order."""
+    def events(self, plan: Mapping[str, Any], run: str = "") -> list[dict[str, Any]]:
+        """Return what the server was told of a plan, in order; of one run of it if `run` is given.
+
+        A plan has a run for each time it was booted: a second one says "already installed".
+        """
         log = self.server.directory / "events" / f"{plan['id']}.jsonl"
         if not log.exists():
             return []
-        return [json.loads(line) for line in log.read_text().splitlines()]
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        return [event for event in events if not run or event["run"] == run]
 
-    def report(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+    def last_run(self, plan: Mapping[str, Any]) -> str:
+        """Return the id of the run that the server heard of last."""
+        run: str = self.events(plan)[-1]["run"]
+        return run
+
+    def report(self, plan: Mapping[str, Any], run: str = "") -> dict[str, Any]:
         """Return the install report: the evidence of the last event of the run."""
-        last = [event for event in self.events(plan) if event["step"] == "install"][-1]
+        last = [event for event in self.events(plan, run) if event["step"] == "install"][-1]
         evidence: dict[str, Any] = last["evidence"]
         return evidence
 

@@ -57,10 +57,11 @@ class CutThrice:
 
 @dataclass(frozen=True)
 class Installed:
-    """A machine that was installed, and by which plan."""
+    """A machine that was installed, by which plan, and in which run of it."""
 
     hardware: Hardware
     plan: dict[str, Any]
+    run: str
     cuts: int
 
 
@@ -87,7 +88,7 @@ def installed(site: Site) -> Installed:
         manifest = f"http://10.0.2.2:{server.port}/{IMAGE}.json"
         plan = site.plan(hardware, image={"manifest": manifest})
         install(site, hardware, plan, "install")
-    return Installed(hardware, plan, script.cuts)
+    return Installed(hardware, plan, site.last_run(plan), script.cuts)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_a_connection_cut_three_times_does_not_stop_the_installation(installed: 
 
 
 def test_the_report_proves_unlock_mirrors_and_equal_esps(site: Site, installed: Installed) -> None:
-    report = site.report(installed.plan)["report"]
+    report = site.report(installed.plan, installed.run)["report"]
     proofs = report["proofs"]
     assert report["state"] == "installed"
     assert proofs["prove-unlock"]["unlock"] == "proven"
@@ -40,7 +40,7 @@ def test_the_report_proves_unlock_mirrors_and_equal_esps(site: Site, installed: 
 
 
 def test_every_event_arrived_in_order_and_none_twice(site: Site, installed: Installed) -> None:
-    numbers = [event["seq"] for event in site.events(installed.plan)]
+    numbers = [event["seq"] for event in site.events(installed.plan, installed.run)]
     assert numbers == sorted(set(numbers))
 
 
