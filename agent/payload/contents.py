@@ -48,7 +48,9 @@ class Tree(Part):
     `directories` are those up to `DEPTH` levels down with at least `COUNTED_FROM` bytes in them;
     each counts all that is below it. `programs` maps the words of `agent.payload.survey` to where
     each was found. `links` are pairs of directories (`DEPTH` levels down) that share a hard-linked
-    file and so must lie on one volume.
+    file and so must lie on one volume. `tail` is the number of the first chunk that holds the hard
+    links and then the directories; all else lies before it and may be unpacked in any order. It is
+    None where the order of the members matters.
     """
 
     members: Size
@@ -57,6 +59,7 @@ class Tree(Part):
     programs: dict[Text, TreePath] = Field(default_factory=dict)
     architecture: Text | None = None
     links: tuple[tuple[TreePath, TreePath], ...] = ()
+    tail: Size | None = None
 
     def needs(self, mounts: Sequence[str]) -> dict[str, Need]:
         """Return what each volume must hold when these are the mount points, `/` among them.

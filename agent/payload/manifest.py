@@ -28,7 +28,9 @@ from agent.payload.contents import MAX_SIZE, Part, Size, Text, Tree
 
 CHUNK_SIZE = 4 << 20
 """Bytes of image in a chunk unless asked otherwise; smaller compresses worse, larger costs RAM."""
-CHUNK_SIZES = range(64 << 10, (64 << 20) + 1, 4096)
+PAGE = 4096
+"""Where a chunk of a disk may begin, so that it can be written with O_DIRECT."""
+CHUNK_SIZES = range(64 << 10, (64 << 20) + 1, PAGE)
 """What `chunk_size` may be: whole pages, so that a disk can be written with O_DIRECT."""
 MAX_CHUNKS = 1_000_000
 FAULTS_SHOWN = 20
@@ -85,7 +87,8 @@ class Chunk:
     """`length` bytes of image at `offset`, stored as one zstd frame of `stored` bytes at `at`.
 
     `sha256` is of the stored bytes. `zero` says that the image is all zero there: the frame exists
-    for plain `zstd -d`, and nobody needs to fetch it.
+    for plain `zstd -d`, and nobody needs to fetch it. `continues` says that the chunk begins inside
+    a tar member that began in an earlier chunk; a tar can be read from any chunk without it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid")
@@ -96,6 +99,7 @@ class Chunk:
     stored: Annotated[int, Field(gt=0, le=largest_frame(CHUNK_SIZES.stop))]
     sha256: Sha256
     zero: bool = False
+    continues: bool = False
 
 
 class Payload(Part):
@@ -145,6 +149,7 @@ class Manifest(Part):
         if (self.kind == "tree") != (self.tree is not None):
             yield "tree", f"must be there for kind tree and no other, the kind is {self.kind}"
         yield from _chunk_faults(self.chunks, self.chunk_size)
+        yield from _disk_faults(self.chunks) if self.kind == "disk" else self._tail_faults()
         last = self.chunks[-1]
         if self.size != last.offset + last.length:
             yield "size", f"is {self.size}, the last chunk ends at {last.offset + last.length}"
@@ -153,6 +158,17 @@ class Manifest(Part):
                 "payload.size",
                 f"is {self.payload.size}, the last frame ends at {last.at + last.stored}",
             )
+
+    def _tail_faults(self) -> Iterator[tuple[str, str]]:
+        if self.chunks[0].continues:
+            yield "chunks[0].continues", "must be absent, there is no chunk before it"
+        tail = self.tree.tail if self.tree else None
+        if tail is None:
+            return
+        if tail >= len(self.chunks):
+            yield "tree.tail", f"is {tail}, the last chunk is {len(self.chunks) - 1}"
+        elif self.chunks[tail].continues:
+            yield "tree.tail", f"is {tail}, a chunk that begins inside a member"
 
 
 def _chunk_faults(chunks: Sequence[Chunk], chunk_size: int) -> Iterator[tuple[str, str]]:
@@ -170,6 +186,15 @@ def _chunk_faults(chunks: Sequence[Chunk], chunk_size: int) -> Iterator[tuple[st
             message = f"is {chunk.stored}, a frame of {chunk.length} bytes takes at most {most}"
             yield f"{where}.stored", message
         offset, at = chunk.offset + chunk.length, chunk.at + chunk.stored
+
+
+def _disk_faults(chunks: Sequence[Chunk]) -> Iterator[tuple[str, str]]:
+    for number, chunk in enumerate(chunks):
+        if chunk.length % PAGE and number != len(chunks) - 1:
+            where = f"chunks[{number}].length"
+            yield where, f"is {chunk.length}, must be a multiple of {PAGE} on a disk"
+        if chunk.continues:
+            yield f"chunks[{number}].continues", "must be absent, a disk has no members"
 
 
 def _displaced(value: int, expected: int, noun: str) -> str:

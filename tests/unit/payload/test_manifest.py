@@ -80,6 +80,7 @@ TREES = st.builds(
     programs=st.dictionaries(st.text(max_size=9), st.just("/usr/bin/x"), max_size=3),
     architecture=st.one_of(st.none(), st.just("x86_64")),
     links=st.lists(st.just(("/a", "/b")), max_size=2).map(tuple),
+    tail=st.one_of(st.none(), st.just(0)),
 )
 
 
@@ -108,6 +109,13 @@ def with_chunk(number: int, **changes: Any) -> bytes:
     chunks = json.loads(document())["chunks"]
     chunks[number] |= changes
     return document(chunks=[{k: v for k, v in c.items() if v is not ...} for c in chunks])
+
+
+def document_of_tree(tail: int, continues: int = 1) -> bytes:
+    """Return a tree whose chunk `continues` does, with the tail at chunk `tail`."""
+    chunks = json.loads(with_chunk(continues, continues=True))["chunks"]
+    contents = {"members": 1, "directories": {}, "tail": tail}
+    return document(kind="tree", tree=contents, chunks=chunks)
 
 
 @pytest.mark.parametrize(
@@ -162,12 +170,36 @@ def with_chunk(number: int, **changes: Any) -> bytes:
         (with_chunk(2, sha256=None), "chunks[2].sha256: is null, must be a valid string"),
         (with_chunk(2, at="120"), 'chunks[2].at: is "120", must be a valid integer'),
         (with_chunk(2, zero=1), "chunks[2].zero: is 1, must be a valid boolean"),
+        (with_chunk(0, length=5), "chunks[0].length: is 5, must be a multiple of 4096 on a disk"),
+        (with_chunk(1, continues=True), "chunks[1].continues: must be absent, a disk has no"),
+        (document_of_tree(3), "tree.tail: is 3, the last chunk is 2"),
+        (document_of_tree(1), "tree.tail: is 1, a chunk that begins inside a member"),
+        (document_of_tree(-1), "tree.tail: is -1, must be greater than or equal to 0"),
+        (document_of_tree(2, continues=0), "chunks[0].continues: must be absent, there is no"),
         (with_chunk(2, colour="red"), "chunks[2].colour: unknown key"),
         (with_chunk(2, at=...), "chunks[2].at: is missing"),
     ],
 )
 def test_each_fault_is_named_with_its_path_and_value(content: bytes, expected: str) -> None:
     assert any(problem.startswith(expected) for problem in problems(content)), problems(content)
+
+
+def test_a_tree_may_have_chunks_of_any_length_that_continue_and_a_tail() -> None:
+    manifest = parse(document_of_tree(2))
+    assert [chunk.continues for chunk in manifest.chunks] == [False, True, False]
+    assert manifest.tree is not None
+    assert manifest.tree.tail == 2
+    assert parse(encode(manifest)) == manifest
+    assert (
+        manifest_of(
+            [(5, 9, False), (7, 9, False)],
+            kind="tree",
+            tree=manifest.tree.model_copy(update={"tail": None}),
+        )
+        .chunks[1]
+        .offset
+        == 5
+    )
 
 
 def test_all_faults_of_one_manifest_are_told_together() -> None:
