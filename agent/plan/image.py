@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from agent.plan.disks import OneOrMore
-from agent.plan.part import Fault, Part
+from agent.plan.part import Fault, Part, one_of
 from agent.plan.text import Url
+
+Verify = Literal["sample", "full"]
+VERIFY: tuple[Verify, ...] = ("sample", "full")
 
 
 class Image(Part):
@@ -19,7 +22,7 @@ class Image(Part):
     trusted is a matter of the live image, not of the plan.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"oci", "verify"})
+    later: ClassVar[frozenset[str]] = frozenset({"oci"})
     example: ClassVar[str] = """\
 manifest:
   - https://images.example.com/debian13.json
@@ -28,6 +31,11 @@ manifest:
 
     manifest: OneOrMore[Url] = Field(
         description="where the manifest lies; several addresses are mirrors, tried in this order"
+    )
+    verify: Annotated[Verify, one_of(VERIFY)] = Field(
+        "sample",
+        description="how much of a whole-disk image is read back from the disks before they may "
+        "boot: both ends and places chosen by chance, or every byte",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
