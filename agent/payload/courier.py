@@ -125,8 +125,8 @@ class Courier:
         seconds = min(self._options.request, errand.until - began)
         fresh = errand.corrupt[mirror.url] > 0
         try:
-            at = errand.chunk.at
-            self._reader.read(mirror, at, errand.filling, seconds=seconds, fresh=fresh)
+            chunk = errand.chunk
+            self._reader.read(mirror, chunk, errand.filling, seconds=seconds, fresh=fresh)
             self._verify(errand)
         except Trouble as trouble:
             if isinstance(trouble, (Corrupt, Replaced)):

@@ -18,13 +18,18 @@ FIRST_REST, LONGEST_REST = 0.25, 30.0
 """Seconds that a mirror is left alone after its first failure, and at most."""
 WRONG_ANSWERS = 4
 """Wrong answers in a row, each after a rest, that make us drop a mirror."""
+DIGEST = "{sha256}"
+"""Stands for a chunk's digest in the address of a mirror that keeps each chunk as its own file."""
 CORRUPT_TRIES = 2
 """How often one mirror may deliver one chunk with a bad digest."""
 
 
 @dataclass
 class Mirror:
-    """One address of the payload, and what is known of it."""
+    """One address of the payload, and what is known of it.
+
+    `url` is the file of frames, or has `{sha256}` in it where every frame is a file of its own.
+    """
 
     url: str
     ranged: bool = True
@@ -42,6 +47,11 @@ class Mirror:
     """Failures in a row."""
     wakes: float = 0.0
     rested: float = 0.0
+
+    @property
+    def by_digest(self) -> bool:
+        """Whether each chunk is a file of its own (a blob of a registry), not part of one."""
+        return DIGEST in self.url
 
 
 class NoMirrorError(Exception):

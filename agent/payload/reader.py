@@ -8,7 +8,8 @@ from http.client import HTTPResponse
 from urllib.parse import unquote, urlsplit
 
 from agent.payload.client import PIECE, Client, Filling, read_into, refusal
-from agent.payload.mirrors import Mirror
+from agent.payload.manifest import Chunk
+from agent.payload.mirrors import DIGEST, Mirror
 from agent.payload.trouble import Passing, Trouble, Unranged, Wrong
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -30,14 +31,17 @@ class Reader:
         self._position = 0
 
     def read(
-        self, mirror: Mirror, at: int, filling: Filling, *, seconds: float, fresh: bool
+        self, mirror: Mirror, chunk: Chunk, filling: Filling, *, seconds: float, fresh: bool
     ) -> None:
-        """Fill from the payload's byte `at`, going on where `filling` stands, or raise `Trouble`.
+        """Fill with the chunk's frame, going on where `filling` stands, or raise `Trouble`.
 
         `fresh` asks caches on the way to look again: what they gave before was bad.
         """
-        if urlsplit(mirror.url).scheme == "file":
-            self._read_file(mirror, at, filling)
+        at = chunk.at
+        if mirror.by_digest:
+            self._read_blob(mirror, chunk, filling, seconds, _FRESH if fresh else {})
+        elif urlsplit(mirror.url).scheme == "file":
+            _read_file(mirror.url, at, filling, self._size)
         elif mirror.ranged:
             self._read_range(mirror, at, filling, seconds, _FRESH if fresh else {})
         else:
@@ -48,6 +52,36 @@ class Reader:
         if self._open is not None:
             self._open[1].close()
             self._open = None
+
+    def _read_blob(
+        self,
+        mirror: Mirror,
+        chunk: Chunk,
+        filling: Filling,
+        seconds: float,
+        more: dict[str, str],
+    ) -> None:
+        """Read a file that holds this frame and nothing else; its name says what must be in it."""
+        headers = {"Range": f"bytes={filling.done}-", **more} if filling.done else more
+        url = mirror.url.replace(DIGEST, chunk.sha256)
+        with self._client.get(url, headers, seconds) as response:
+            not_encoded(response)
+            if response.status == 200:
+                filling.done = 0
+            elif response.status == 206 and filling.done:
+                _check_range(response, filling.done, chunk.stored - 1, chunk.stored)
+            elif response.status == 404:
+                raise Wrong(f"answered 404 {response.reason} for sha256:{chunk.sha256}")
+            else:
+                raise refusal(response)
+            if response.length not in (None, filling.left):
+                raise Wrong(
+                    f"has a blob of {response.length} bytes for sha256:{chunk.sha256}, the "
+                    f"manifest says {filling.left}"
+                )
+            read_into(response, filling)
+            if filling.left:
+                raise _cut(filling)
 
     def _read_range(
         self, mirror: Mirror, at: int, filling: Filling, seconds: float, more: dict[str, str]
@@ -65,22 +99,11 @@ class Reader:
                 raise Wrong(f"has a payload of {there} bytes, the manifest says {self._size}")
             if response.status != 206:
                 raise refusal(response)
-            self._check_range(response, first, last)
+            _check_range(response, first, last, self._size)
             _check_etag(mirror, response)
             read_into(response, filling)
             if filling.left:
                 raise _cut(filling)
-
-    def _check_range(self, response: HTTPResponse, first: int, last: int) -> None:
-        text = response.headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(text.strip())
-        if match is None or (int(match[1]), int(match[2])) != (first, last):
-            raise Wrong(f"sends the range {text[:80]!r}, asked for was bytes {first}-{last}")
-        if match[3] not in ("*", str(self._size)):
-            raise Wrong(f"has a payload of {match[3]} bytes, the manifest says {self._size}")
-        length = response.length
-        if length is not None and length != last - first + 1:
-            raise Wrong(f"announces {length} bytes for a range of {last - first + 1}")
 
     def _whole(self, mirror: Mirror, response: HTTPResponse) -> Exception:
         """Say what a 200 means that answers a request for a range."""
@@ -140,22 +163,35 @@ class Reader:
             self.close()
             raise
 
-    def _read_file(self, mirror: Mirror, at: int, filling: Filling) -> None:
+
+def _read_file(url: str, at: int, filling: Filling, whole: int) -> None:
+    try:
+        file = os.open(unquote(urlsplit(url).path), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            file = os.open(unquote(urlsplit(mirror.url).path), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                size = os.fstat(file).st_size
-                if size != self._size:
-                    raise Wrong(f"has a payload of {size} bytes, the manifest says {self._size}")
-                while filling.left:
-                    piece = os.pread(file, min(PIECE, filling.left), at + filling.done)
-                    if not piece:
-                        raise _cut(filling)
-                    filling.add(piece)
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise Wrong(f"cannot be read: {error.strerror}") from None
+            size = os.fstat(file).st_size
+            if size != whole:
+                raise Wrong(f"has a payload of {size} bytes, the manifest says {whole}")
+            while filling.left:
+                piece = os.pread(file, min(PIECE, filling.left), at + filling.done)
+                if not piece:
+                    raise _cut(filling)
+                filling.add(piece)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise Wrong(f"cannot be read: {error.strerror}") from None
+
+
+def _check_range(response: HTTPResponse, first: int, last: int, size: int) -> None:
+    text = response.headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None or (int(match[1]), int(match[2])) != (first, last):
+        raise Wrong(f"sends the range {text[:80]!r}, asked for was bytes {first}-{last}")
+    if match[3] not in ("*", str(size)):
+        raise Wrong(f"has a payload of {match[3]} bytes, the manifest says {size}")
+    length = response.length
+    if length is not None and length != last - first + 1:
+        raise Wrong(f"announces {length} bytes for a range of {last - first + 1}")
 
 
 def not_encoded(response: HTTPResponse) -> None:
