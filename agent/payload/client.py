@@ -154,7 +154,16 @@ class Client:
 
         The connection is kept when the body was read to its end.
         """
-        response = self.open(url, headers, seconds)
+        with self.ask("GET", url, headers, seconds) as response:
+            yield response
+
+    @contextmanager
+    def ask(
+        self, method: str, url: str, headers: Mapping[str, str], seconds: float, body: bytes = b""
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send any request, as `get` does; only GET and HEAD follow redirects."""
+        with self.reading(seconds):
+            response = self._follow(url, headers, method, body)
         # Closed by hand: after `Connection: close` the connection has forgotten its answer.
         with closing(response), self.reading(seconds=None):
             yield response
@@ -215,12 +224,17 @@ class Client:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Passing(f"broke the connection: {reason}") from None
 
-    def _follow(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _follow(
+        self, url: str, headers: Mapping[str, str], method: str = "GET", body: bytes = b""
+    ) -> http.client.HTTPResponse:
         seen = [url]
         while True:
             parts = urlsplit(url)
-            response = self._ask(parts, headers)
-            if response.status not in _REDIRECTS:
+            shown = self._authorization(parts)
+            response = self._ask(parts, {**headers, **shown}, method, body)
+            if response.status == 401 and len(seen) == 1 and self._renewed(parts, response, shown):
+                response = self._ask(parts, {**headers, **self._authorization(parts)}, method, body)
+            if response.status not in _REDIRECTS or method not in {"GET", "HEAD"}:
                 return response
             response.close()
             self._links[origin(parts)].close()
@@ -229,26 +243,69 @@ class Client:
                 raise Wrong(f"redirects in a loop, or more than {MOST_REDIRECTS} times")
             seen.append(url)
 
-    def _ask(self, url: SplitResult, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _authorization(self, url: SplitResult) -> dict[str, str]:
+        registry, token = self._options.registry, self._options.token
+        if registry is not None and (value := registry.authorization(url.geturl())) is not None:
+            return {"Authorization": value}
+        if token is not None and origin(url) in self._origins:
+            return {"Authorization": f"Bearer {token.text}"}
+        return {}
+
+    def _renewed(
+        self, url: SplitResult, response: http.client.HTTPResponse, shown: Mapping[str, str]
+    ) -> bool:
+        """Tell whether a registry that answered 401 would now say something else."""
+        registry = self._options.registry
+        if registry is None:
+            return False
+        challenge = ", ".join(response.headers.get_all("WWW-Authenticate") or ())
+        used = shown.get("Authorization")
+        if not registry.renew(url.geturl(), challenge, used, self._options):
+            return False
+        response.close()
+        self._links[origin(url)].close()
+        return True
+
+    def _ask(
+        self, url: SplitResult, headers: Mapping[str, str], method: str, body: bytes
+    ) -> http.client.HTTPResponse:
         name = origin(url)
         link = self._links.get(name)
         if link is None:
             link = self._links[name] = _Link(url, self._options, self._clock)
         sent = {"Accept-Encoding": "identity", "User-Agent": "bedplate", **headers}
-        if self._options.token is not None and name in self._origins:
-            sent["Authorization"] = f"Bearer {self._options.token.text}"
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         if link.sock is not None:
             # An idle connection may be closed by the server at any time (RFC 9112 §9.5).
             with suppress(http.client.RemoteDisconnected, ConnectionError):
-                link.request("GET", target, headers=sent)
-                return link.getresponse()
+                return self._exchange(link, method, target, sent, body)
             link.close()
         link.connect()
         if self._closed:  # looked at after connecting: abort() may have come too early to see it
             raise Passing("was given up")
-        link.request("GET", target, headers=sent)
+        return self._exchange(link, method, target, sent, body)
+
+    def _exchange(
+        self, link: _Link, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> http.client.HTTPResponse:
+        if method in {"GET", "HEAD"}:
+            link.request(method, target, headers=headers)
+            return link.getresponse()
+        headers["Content-Length"] = str(len(body))
+        try:
+            link.request(method, target, body=self._pieces(link, body), headers=headers)
+        except ConnectionError:
+            # A server that refuses a long body answers in the middle of it: 413 says more.
+            with suppress(OSError, http.client.HTTPException):
+                return link.getresponse()
+            raise
         return link.getresponse()
+
+    def _pieces(self, link: _Link, body: bytes) -> Iterator[bytes]:
+        """Yield a body piece by piece: a socket's timeout is for all that one call sends."""
+        for start in range(0, len(body), PIECE):
+            cast(socket.socket, link.sock).settimeout(self._clock.next())
+            yield body[start : start + PIECE]
 
 
 def _redirected(here: SplitResult, place: str) -> str:

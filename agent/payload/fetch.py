@@ -26,6 +26,7 @@ from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors
 from agent.payload.options import FetchOptions
 from agent.payload.reader import not_encoded
+from agent.payload.registry import SCHEMES, Registry
 from agent.payload.sign import SIGNATURE_SIZE, PublicKey, verify
 from agent.payload.trouble import Passing, Trouble, Wrong
 
@@ -65,10 +66,11 @@ def get_manifest(
 ) -> tuple[Manifest, Source]:
     """Return the image's manifest from the first URL that has it, signed by a trusted key.
 
-    URLs are http, https or file; the signature lies beside, with `.sig` added to the path. All of
-    them are tried again while one may recover, for `FetchOptions.patience` seconds. Raises
-    `ImageError` naming what each URL did, and `PlanError` when a manifest with a good signature is
-    not valid: then its author has to act, not the mirror.
+    URLs are http, https, file, or oci where `options.registry` reads those; but for oci the
+    signature lies beside, with `.sig` added to the path. All of them are tried again while one may
+    recover, for `FetchOptions.patience` seconds. Raises `ImageError` naming what each URL did, and
+    `PlanError` when a manifest with a good signature is not valid: then its author has to act, not
+    the mirror.
     """
     options = options or FetchOptions()
     search = _Search(urls, trusted, options)
@@ -89,8 +91,8 @@ def get_manifest(
         manifest_url=url,
         sha256=sha256(document).hexdigest(),
         key=key.id,
-        payload_urls=_payload_urls(manifest, url, urls),
-        origins=frozenset(map(origin, urls)),
+        payload_urls=_payload_urls(manifest, url, urls, options.registry),
+        origins=_origins(urls, options.registry),
     )
 
 
@@ -136,7 +138,7 @@ class _Search:
         self._until = time.monotonic() + options.patience
         self._said: dict[str, str] = {}
         self._mismatches = 0
-        self.client = Client(options, frozenset(map(origin, urls)))
+        self.client = Client(options, _origins(urls, options.registry))
 
     def round(self) -> tuple[str, bytes, PublicKey]:
         """Try each URL once; raise `_NowhereError` if another round may help."""
@@ -146,8 +148,7 @@ class _Search:
             if url in self._said and time.monotonic() + self._options.stall >= self._until:
                 continue
             try:
-                signature = self._get(_beside(url), SIGNATURE_SIZE)
-                document = self._get(url, MAX_BYTES)
+                document, signature = self._pair(url)
                 return url, document, verify(document, signature, self._trusted)
             except Trouble as trouble:
                 self._said[url] = str(trouble)
@@ -162,6 +163,16 @@ class _Search:
             raise _NowhereError
         raise ImageError(self.failure())
 
+    def _pair(self, url: str) -> tuple[bytes, bytes]:
+        registry = self._options.registry
+        if urlsplit(url).scheme not in SCHEMES or registry is None:
+            signature = self._get(_beside(url), SIGNATURE_SIZE)
+            return self._get(url, MAX_BYTES), signature
+        return registry.manifest(url, self.client, self._seconds())
+
+    def _seconds(self) -> float:
+        return min(self._options.request, max(0.0, self._until - time.monotonic()))
+
     def failure(self) -> str:
         said = "; ".join(f"{url}: {what}" for url, what in self._said.items())
         return f"manifest: no trusted one to be had; {said}"
@@ -169,8 +180,9 @@ class _Search:
     def _get(self, url: str, limit: int) -> bytes:
         if urlsplit(url).scheme == "file":
             return _get_file(url, limit)
-        seconds = min(self._options.request, max(0.0, self._until - time.monotonic()))
-        with self.client.get(url, {}, seconds) as response:
+        if urlsplit(url).scheme in SCHEMES:
+            raise Wrong("is in a registry, which is not asked here")
+        with self.client.get(url, {}, self._seconds()) as response:
             if response.status != 200:
                 raise refusal(response)
             not_encoded(response)
@@ -204,8 +216,24 @@ def _beside(url: str) -> str:
     return urlunsplit(parts._replace(path=parts.path + ".sig"))
 
 
-def _payload_urls(manifest: Manifest, answered: str, urls: Sequence[str]) -> tuple[str, ...]:
-    bases = (answered, *urls)
-    return tuple(
-        dict.fromkeys(urljoin(base, url) for base in bases for url in manifest.payload.urls)
-    )
+def _payload_urls(
+    manifest: Manifest, answered: str, urls: Sequence[str], registry: Registry | None
+) -> tuple[str, ...]:
+    found: list[str] = []
+    for base in (answered, *urls):
+        if urlsplit(base).scheme in SCHEMES:
+            if registry is not None:
+                found.append(registry.chunks(base))
+            # A file name means "beside the manifest", and a registry keeps no files.
+            found += (url for url in manifest.payload.urls if "://" in url)
+        else:
+            found += (urljoin(base, url) for url in manifest.payload.urls)
+    return tuple(dict.fromkeys(found))
+
+
+def _origins(urls: Sequence[str], registry: Registry | None) -> frozenset[str]:
+    """Return where the bearer token may go: to the hosts that the operator named."""
+    plain = (url for url in urls if urlsplit(url).scheme not in SCHEMES)
+    stores = (url for url in urls if urlsplit(url).scheme in SCHEMES)
+    named = (registry.chunks(url) for url in stores) if registry is not None else ()
+    return frozenset(map(origin, (*plain, *named)))

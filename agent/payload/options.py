@@ -6,8 +6,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.secret import Secret
+
+if TYPE_CHECKING:
+    from agent.payload.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,8 @@ class FetchOptions:
 
     `connections` is 0 for two more than there are cores. `ca` is PEM text, and then nothing else is
     trusted for TLS. `token` is a bearer token; it goes to the hosts of the manifest's own URLs and
-    to no other. `warn` is told of every mishap that did not stop the stream.
+    to no other. `registry` reads `oci://` addresses; without it they are refused. `warn` is told of
+    every mishap that did not stop the stream.
     """
 
     connections: int = 0
@@ -36,6 +41,7 @@ class FetchOptions:
     total: float | None = None
     ca: str | None = None
     token: Secret | None = None
+    registry: Registry | None = None
     warn: Callable[[str], None] = log.warning
 
     @property
