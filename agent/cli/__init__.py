@@ -14,6 +14,7 @@ import click
 
 from agent import __version__
 from agent.cli.image import image_commands
+from agent.cli.images import images_commands
 from agent.cli.machine import machine_commands
 from agent.cli.server import server_commands
 from agent.errors import AgentError, MachineError, PlanError
@@ -71,5 +72,5 @@ def _show(error: AgentError, *, as_json: bool) -> None:
     click.echo(f"bedplate: {error}", err=True)
 
 
-for command in (*machine_commands, *image_commands, *server_commands):
+for command in (*machine_commands, *image_commands, *images_commands, *server_commands):
     main.add_command(command)

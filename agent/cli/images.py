@@ -1,0 +1,22 @@
+"""`bedplate image …`: what can be done with an image that was packed.
+
+Each command lives in a module of its own and is added to the group here.
+"""
+
+from __future__ import annotations
+
+import click
+
+from agent.cli.look import look_commands
+from agent.cli.retention import retention_commands
+
+
+@click.group("image")
+def image_group() -> None:
+    """Look at images, check them, compare them, tidy up."""
+
+
+for command in (*look_commands, *retention_commands):
+    image_group.add_command(command)
+
+images_commands: tuple[click.Command, ...] = (image_group,)
