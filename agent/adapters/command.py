@@ -7,12 +7,13 @@ is always safe to keep. A memfd and not a pipe, because systemd-cryptenroll seek
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
@@ -137,6 +138,59 @@ def feeding(*argv: Argument, pipe_size: int = 1 << 20) -> Iterator[IO[bytes]]:
             raise CommandError(args, f"exited with status {status}", _tail(stderr))
         if stopped_reading:
             raise CommandError(args, "ended before it had read everything", _tail(stderr))
+
+
+@contextlib.contextmanager
+def reading(*argv: Argument, pipe_size: int = 1 << 20) -> Iterator[IO[bytes]]:
+    """Start a program and yield its stdout; on leaving, read what is left of it and wait.
+
+    A non-zero exit raises `CommandError` with the last KiB of stderr, and it does so in the read
+    that would have returned the end: who reads never takes half of a stream for all of it. Any
+    other exception in the body kills the program. Its stdin is empty.
+    """
+    args = [os.fspath(argument) for argument in argv]
+    log.debug("read %s", shlex.join(args))
+    with _stderr_file() as stderr:
+        process = _started(
+            args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            pipe_size=pipe_size,
+            session=True,
+        )
+        assert process.stdout is not None
+        try:
+            with process.stdout, io.BufferedReader(_Output(process, args, stderr), 1 << 20) as out:
+                yield out
+                while out.read(1 << 20):
+                    pass
+        except BaseException:
+            _kill_group(process)
+            process.wait()
+            raise
+
+
+class _Output(io.RawIOBase):
+    """A program's stdout, whose end is there only when the program ended well."""
+
+    def __init__(self, process: subprocess.Popen[bytes], args: Sequence[str], stderr: int) -> None:
+        assert process.stdout is not None
+        self._process, self._args, self._stderr = process, args, stderr
+        self._descriptor = process.stdout.fileno()
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = os.readv(self._descriptor, [buffer])
+        if not size and (status := self._process.wait()):
+            what = f"exited with status {status}"
+            raise CommandError(self._args, what, _tail(self._stderr))
+        return size
 
 
 def _started(

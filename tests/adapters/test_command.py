@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.command import STDERR_KEPT, attempt, feeding, run
+from agent.adapters.command import STDERR_KEPT, attempt, feeding, reading, run
 from agent.errors import CommandError
 from agent.secret import Secret
 
@@ -214,3 +214,40 @@ def test_a_broken_pipe_of_somebody_else_ends_the_program_and_does_not_wait_for_e
 def test_a_killed_program_is_a_failure() -> None:
     with pytest.raises(CommandError, match=f"exited with status -{signal.SIGKILL.value}"):
         run(*shell("kill -KILL $$"))
+
+
+# --- reading ---
+
+
+def test_what_a_program_writes_is_read_as_it_comes() -> None:
+    with reading(*shell("printf one; head -c 3000000 /dev/zero; printf two")) as out:
+        assert out.read(3) == b"one"
+        assert out.read() == bytes(3_000_000) + b"two"
+
+
+def test_a_program_that_fails_has_no_end_that_could_be_read() -> None:
+    with (
+        pytest.raises(CommandError, match="exited with status 3: broke in the middle"),
+        reading(*shell("printf half; echo broke in the middle >&2; exit 3")) as out,
+    ):
+        assert out.read(4) == b"half"
+        out.read(1)
+        pytest.fail("the end was there")
+
+
+def test_a_failure_after_the_last_byte_that_was_asked_for_counts_too() -> None:
+    with pytest.raises(CommandError, match="status 3"), reading(*shell("echo all; exit 3")) as out:
+        assert out.read(4) == b"all\n"
+
+
+def test_who_stops_reading_leaves_no_program_behind(tmp_path: Path) -> None:
+    script = "sleep 100 & echo $! > $1; echo $$ >> $1; yes"
+    with (
+        pytest.raises(ValueError, match="enough"),
+        reading(*shell(script, tmp_path / "pids")) as out,
+    ):
+        out.read(100_000)
+        raise ValueError("enough")
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)

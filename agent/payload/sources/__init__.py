@@ -1,0 +1,11 @@
+"""What people have, as one stream that can be packed.
+
+    detect      first bytes ─► what it is
+    directory   a directory ─► tar, by GNU tar
+    oci         an OCI or Docker image ─► its layers; layers ─► one tar, each path once
+    squashfs    ─► tar, by sqfs2tar
+    disk, qemu  a raw, qcow2 or vmdk image ─► its bytes, holes told apart
+    system      a disk image's file systems, put together ─► tar
+
+Everything streams: nothing is unpacked to a disk. Programs are run through ports.
+"""
