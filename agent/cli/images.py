@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.look import look_commands
+from agent.cli.push import push_commands
 from agent.cli.retention import retention_commands
 
 
@@ -16,7 +17,7 @@ def image_group() -> None:
     """Look at images, check them, compare them, tidy up."""
 
 
-for command in (*look_commands, *retention_commands):
+for command in (*look_commands, *retention_commands, *push_commands):
     image_group.add_command(command)
 
 images_commands: tuple[click.Command, ...] = (image_group,)

@@ -9,17 +9,20 @@ from pathlib import Path
 import pytest
 
 AGENT = Path(__file__).parents[2] / "agent"
-BOTTOM = {"errors", "secret"}
+BOTTOM = {"errors", "proxy", "secret"}
 DATA = BOTTOM | {"inventory", "plan", "layout", "payload"}
 PORTS = DATA | {"machine"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "proxy": {"secret"},
     "secret": set(),
+    "reference": set(),
     "inventory": BOTTOM | {"plan", "layout"},
-    "plan": BOTTOM,
+    "plan": BOTTOM | {"reference"},
     "layout": BOTTOM | {"inventory", "plan"},
     "payload": BOTTOM,
+    "oci": BOTTOM | {"payload", "reference"},
     "report": BOTTOM,
     "find": BOTTOM | {"inventory"},
     "machine": BOTTOM | {"layout", "inventory", "payload"},
@@ -28,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "target": PORTS | {"pin", "keyslots"},
     "checks": PORTS | {"target", "keyslots", "pin"},
     "steps": PORTS | {"target", "keyslots", "pin", "checks"},
-    "adapters": PORTS | {"find", "report", "keyslots", "pin", "target"},
+    "adapters": PORTS | {"oci", "reference", "find", "report", "keyslots", "pin", "target"},
     "sequence": PORTS | {"steps", "target", "pin"},
     "engine": PORTS | {"steps", "checks", "report"},
     "resolve": PORTS | {"steps", "checks", "engine", "pin", "sequence"},
