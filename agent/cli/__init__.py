@@ -13,9 +13,11 @@ from typing import Any
 import click
 
 from agent import __version__
+from agent.cli.fleet import plan_commands
 from agent.cli.image import image_commands
 from agent.cli.images import images_commands
 from agent.cli.machine import machine_commands
+from agent.cli.preset import preset_commands
 from agent.cli.server import server_commands
 from agent.errors import AgentError, MachineError, PlanError
 
@@ -72,5 +74,13 @@ def _show(error: AgentError, *, as_json: bool) -> None:
     click.echo(f"bedplate: {error}", err=True)
 
 
-for command in (*machine_commands, *image_commands, *images_commands, *server_commands):
+COMMANDS = (
+    *machine_commands,
+    *plan_commands,
+    *preset_commands,
+    *image_commands,
+    *images_commands,
+    *server_commands,
+)
+for command in COMMANDS:
     main.add_command(command)

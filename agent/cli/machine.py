@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import click
 
 from agent import wiring
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
+from agent.cli.fleet import preview_fleet
 from agent.cli.output import json_option, show_json
 from agent.cli.recorded import read_recorded
 from agent.cli.show import show_inventory, show_layout, show_order
 from agent.errors import MachineError
 from agent.find import PLAN_LIMIT, Found
+from agent.layout.drawing import drawing
 from agent.plan.parse import parse
 from agent.resolve import lay_out
 
@@ -36,19 +38,51 @@ def inventory(*, as_json: bool) -> None:
 
 
 @click.command()
-@plan_argument
+@click.argument("plan", type=click.File("rb"), required=False)
 @click.option(
     "--inventory",
     "recorded",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Use a recorded machine (bedplate inventory --json) instead of this one.",
 )
+@click.option(
+    "--svg",
+    type=click.File("w", encoding="utf-8"),
+    help="Draw the layout to scale into this file as well; - for stdout.",
+)
+@click.option(
+    "--fleet",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="PLANS",
+    help="Preview every plan of this directory, each on its own machine of --inventories.",
+)
+@click.option(
+    "--inventories",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="MACHINES",
+    help="Directory of recorded machines, for --fleet.",
+)
 @json_option
-def preview(plan: BinaryIO, recorded: Path | None, *, as_json: bool) -> None:
+def preview(
+    plan: BinaryIO | None,
+    recorded: Path | None,
+    svg: TextIO | None,
+    fleet: Path | None,
+    inventories: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Show what PLAN would do to the disks of this machine, to the last byte; writes nothing.
 
-    Needs neither root nor a network: the image, Tang and the TPM are looked at by `check`.
+    Needs neither root nor a network: the image, Tang and the TPM are looked at by `check`. With
+    --fleet, plans that come out alike are shown once, and the exit status is 4 if one of them
+    cannot be carried out.
     """
+    if fleet is not None and inventories is not None and plan is None:
+        preview_fleet(fleet, inventories, as_json=as_json)
+        return
+    if plan is None or fleet is not None or inventories is not None:
+        raise click.UsageError("give a PLAN, or --fleet PLANS together with --inventories MACHINES")
     wanted = parse(plan.read(PLAN_LIMIT + 1))
     machine = wiring.read_inventory() if recorded is None else read_recorded(recorded)
     layout = lay_out(wanted, machine)
@@ -56,7 +90,10 @@ def preview(plan: BinaryIO, recorded: Path | None, *, as_json: bool) -> None:
         raise MachineError(layout)
     for problem in mismatches(wanted.machine, machine):
         click.echo(f"bedplate: warning: {problem}", err=True)
-    show_layout(layout, wanted, as_json=as_json)
+    if svg is not None:
+        svg.write(drawing(layout, wanted.hostname))
+    if svg is None or svg.name != "-":
+        show_layout(layout, wanted, as_json=as_json)
 
 
 @click.command()

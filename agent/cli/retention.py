@@ -28,7 +28,11 @@ def _age(context: click.Context, parameter: click.Parameter, value: str) -> floa
     return float(int(match[1]) * _SECONDS[match[2]])
 
 
-@click.command("gc")
+@click.command(
+    "gc",
+    epilog="\b\nExample:\n"
+    "  bedplate image gc images/ --keep-referenced plans/ --keep 'group-*' --remove",
+)
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--keep-referenced",
@@ -60,14 +64,11 @@ def gc(
     remove: bool,
     as_json: bool,
 ) -> None:
-    r"""Remove the images in DIRECTORY that no plan names.
+    """Remove the images in DIRECTORY that no plan names.
 
     A plan keeps the image whose manifest has the file name that its address ends with. If one plan
     cannot be read nothing is removed, for it may name any image. Files that belong to no image are
     left alone.
-
-    \b
-    Example: bedplate image gc images/ --keep-referenced plans/ --keep 'group-*' --remove
     """
     named = _named((*plans, *more))
     found = sweep(stored(directory), Keep(named, patterns, time.time() - younger))

@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sequence": PORTS | {"steps", "target", "pin"},
     "engine": PORTS | {"steps", "checks", "report"},
     "resolve": PORTS | {"steps", "checks", "engine", "pin", "sequence"},
+    "fleet": DATA | {"checks", "resolve"},
     "session": PORTS | {"engine", "find", "report", "resolve"},
     "server": BOTTOM | {"report", "plan"},
 }

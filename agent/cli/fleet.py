@@ -1,0 +1,180 @@
+"""Plans for many machines: `bedplate plan render`, and `bedplate preview --fleet`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from agent.cli.output import json_option, make_directory, show_json
+from agent.cli.recorded import read_recorded
+from agent.errors import MachineError, PlanError, Problem
+from agent.fleet.hosts import read_hosts
+from agent.fleet.outcome import Fleet, Group, Outcome, compare, letter
+from agent.fleet.render import Rendered, render
+from agent.inventory.model import Inventory
+from agent.plan.model import Plan
+from agent.plan.parse import parse
+
+NAMED = 6
+"""Members of a group shown by name; `--json` has all."""
+
+
+@click.group("plan")
+def plan_group() -> None:
+    """Make plans for many machines."""
+
+
+@plan_group.command(
+    "render",
+    epilog="\b\nExample: bedplate plan render base.yaml hosts.csv -d plans --rollout 2026-11",
+)
+@click.argument("base", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("hosts", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-d",
+    "--directory",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the plans go: HOSTNAME.yaml for each host.",
+)
+@click.option(
+    "--rollout",
+    required=True,
+    help="Name of this roll-out. The ids of the plans are made from it: the same name again gives "
+    "the same ids, and machines that have carried them out do nothing.",
+)
+@click.option(
+    "--schema", default="plan.schema.json", show_default=True, help="Schema named for editors."
+)
+@json_option
+def render_command(
+    base: Path, hosts: Path, directory: Path, rollout: str, schema: str, *, as_json: bool
+) -> None:
+    """Make a plan for each host: BASE, with what HOSTS says of it laid over.
+
+    HOSTS is CSV with a column for each key of a plan (`hostname`, `machine.serial`,
+    `disks.where.serial[0]`), or YAML with a list of mappings. Every plan is checked, and nothing is
+    written while one of them is wrong.
+    """
+    plans = render(base.read_bytes(), read_hosts(hosts.read_bytes(), hosts.name), rollout, schema)
+    make_directory(directory)
+    written = [_write(directory, plan) for plan in plans]
+    if as_json:
+        show_json(
+            [
+                {"plan": str(path), "id": str(one.plan.id), "hostname": one.plan.hostname}
+                for path, one in zip(written, plans, strict=True)
+            ]
+        )
+    else:
+        click.echo(f"{len(written)} plans in {directory}")
+
+
+def _write(directory: Path, rendered: Rendered) -> Path:
+    """Write a plan at once or not at all: a server may be reading the directory."""
+    path = directory / f"{rendered.plan.hostname}.yaml"
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.write_text(rendered.text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise PlanError([Problem(str(path), f"cannot be written: {error.strerror}")]) from None
+    return path
+
+
+def preview_fleet(plans: Path, inventories: Path, *, as_json: bool) -> None:
+    """Show what every plan of a directory comes to on the machine it is for.
+
+    Raises `MachineError` at the end if one of them cannot be carried out.
+    """
+    read, broken = _plans(plans)
+    fleet = compare(read, _machines(inventories))
+    if as_json:
+        show_json(_plain(fleet, broken))
+    else:
+        for line in _lines(fleet):
+            click.echo(line)
+    problems = [*broken, *_problems(fleet)]
+    if problems:
+        raise MachineError(problems)
+
+
+def _plans(directory: Path) -> tuple[list[tuple[str, Plan]], list[Problem]]:
+    read: list[tuple[str, Plan]] = []
+    broken: list[Problem] = []
+    files = sorted(p for p in directory.iterdir() if p.suffix in {".yaml", ".yml"})
+    for path in files:
+        try:
+            read.append((path.name, parse(path.read_bytes())))
+        except PlanError as error:
+            broken += [Problem(path.name, str(one)) for one in error.problems]
+    if not files:
+        raise PlanError([Problem(str(directory), "holds no plan (*.yaml)")])
+    return read, broken
+
+
+def _machines(directory: Path) -> Iterator[Inventory]:
+    files = sorted(directory.glob("*.json"))
+    if not files:
+        message = "holds no recorded machine (*.json of bedplate inventory --json)"
+        raise PlanError([Problem(str(directory), message)])
+    return map(read_recorded, files)
+
+
+def _problems(fleet: Fleet) -> Iterator[Problem]:
+    for outcome in fleet.failed:
+        yield from (Problem(outcome.where, str(problem)) for problem in outcome.problems)
+    yield from fleet.clashes
+
+
+def _lines(fleet: Fleet) -> Iterator[str]:
+    for number, group in enumerate(fleet.groups):
+        count = len(group.members)
+        lost = sum(bool(member.lost) for member in group.members)
+        erased = f"; {lost} of them have something on their disks to lose" if lost else ""
+        yield f"{count} machine{'s' * (count != 1)}: layout {letter(number)}{erased}"
+        if number:
+            yield f"  {_names(group.members)}"
+            for line in group.differences(fleet.groups[0]):
+                yield f"  {line}"
+        else:
+            for line in group.lines:
+                yield f"  {line}"
+    if fleet.failed:
+        yield f"{len(fleet.failed)} cannot be carried out: {_names(fleet.failed)}"
+    elif fleet.works:
+        count = sum(len(group.members) for group in fleet.groups)
+        yield f"{count} plans, and each can be laid out on its machine"
+    if fleet.unplanned:
+        names = ", ".join(fleet.unplanned[:NAMED]) + ("…" if len(fleet.unplanned) > NAMED else "")
+        yield f"{len(fleet.unplanned)} recorded machines have no plan: {names}"
+
+
+def _names(members: Sequence[Outcome]) -> str:
+    names = ", ".join(member.hostname for member in members[:NAMED])
+    more = len(members) - NAMED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _plain(fleet: Fleet, broken: Sequence[Problem]) -> dict[str, object]:
+    def plain(number: int, group: Group) -> dict[str, object]:
+        return {
+            "layout": letter(number),
+            "hosts": [member.hostname for member in group.members],
+            "lines": list(group.lines),
+            "lose_something": [m.hostname for m in group.members if m.lost],
+        }
+
+    return {
+        "groups": [plain(number, group) for number, group in enumerate(fleet.groups)],
+        "unplanned": list(fleet.unplanned),
+        "problems": [
+            {"where": problem.where, "message": problem.message}
+            for problem in (*broken, *_problems(fleet))
+        ],
+    }
+
+
+plan_commands: tuple[click.Command, ...] = (plan_group,)

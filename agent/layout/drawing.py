@@ -1,0 +1,146 @@
+"""Draw a layout to scale: disks, their partitions, mirrors, LUKS, volumes, one above the other.
+
+Every bar lies over the bytes it is made of, and the largest disk fills the width. A bar too narrow
+for its name has it in the list below and in its tooltip. SVG 1.1, no scripts, no fonts from afar;
+light and dark by the reader's own setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from xml.sax.saxutils import escape, quoteattr
+
+from agent.layout.extents import gib
+from agent.layout.model import Layout, Role
+
+WIDTH, MARGIN = 960, 24
+ROW, BAR = 58, 34
+NARROWEST = 1.5
+"""Width of the smallest bar: an ESP on 32 TB would not be seen at all."""
+LETTER = 7.0
+"""Width of a letter of the font, about; a name is written where it fits."""
+
+STYLE = """\
+text { font: 12px system-ui, sans-serif; fill: #1d2733; }
+.what { font-weight: 600; }
+.fine { fill: #5a6a7a; }
+rect { stroke: #ffffff; stroke-width: 1; }
+.disk { fill: #dfe5ec; } .esp { fill: #f2c14e; } .boot { fill: #7fb069; }
+.root { fill: #6a8caf; } .luks { fill: #b5838d; }
+.volume { fill: #8ecae6; } .free { fill: #eef1f4; }
+@media (prefers-color-scheme: dark) {
+  svg { background: #14191f; } text { fill: #e6ebf0; } .fine { fill: #9aa8b5; }
+  rect { stroke: #14191f; } .disk { fill: #2c3640; } .free { fill: #222a32; }
+  .bar text { fill: #14191f; } .disk + text, .free + text { fill: #e6ebf0; }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stretch of a row: `start` and `size` in bytes from the beginning of a disk."""
+
+    start: float
+    size: float
+    kind: str
+    name: str
+    exact: str
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    bars: tuple[Bar, ...]
+
+
+def drawing(layout: Layout, title: str) -> str:
+    """Return the SVG document; `title` says whose layout it is."""
+    rows = tuple(_rows(layout))
+    notes = tuple(_notes(layout))
+    scale = (WIDTH - 2 * MARGIN) / max(laid.disk.size for laid in layout.disks)
+    height = MARGIN + 30 + ROW * len(rows) + 20 * len(notes) + MARGIN
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    body = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>',
+        f"<title>{escape(title)}</title>",
+        f"<style>{STYLE}</style>",
+        f'<text class="what" x="{MARGIN}" y="{MARGIN + 8}">{escape(title)}</text>',
+    ]
+    top = MARGIN + 30
+    for row in rows:
+        body.append(f'<text class="fine" x="{MARGIN}" y="{top}">{escape(row.title)}</text>')
+        body += (_drawn(bar, top + 6, scale) for bar in row.bars)
+        top += ROW
+    for note in notes:
+        body.append(f'<text x="{MARGIN}" y="{top + 12}">{escape(note)}</text>')
+        top += 20
+    return "\n".join([*body, "</svg>\n"])
+
+
+def _drawn(bar: Bar, top: float, scale: float) -> str:
+    left = MARGIN + bar.start * scale
+    width = max(NARROWEST, bar.size * scale)
+    told = quoteattr(f"{bar.name}: {bar.exact}")
+    parts = [
+        f'<g class="bar" aria-label={told}><title>{escape(f"{bar.name}: {bar.exact}")}</title>',
+        f'<rect class="{bar.kind}" x="{left:.2f}" y="{top}" width="{width:.2f}" height="{BAR}"/>',
+    ]
+    if len(bar.name) * LETTER < width - 8:
+        parts.append(f'<text x="{left + 5:.2f}" y="{top + 21}">{escape(bar.name)}</text>')
+    return "".join([*parts, "</g>"])
+
+
+def _rows(layout: Layout) -> Iterator[Row]:
+    for laid in layout.disks:
+        whole = Bar(0, laid.disk.size, "disk", "", gib(laid.disk.size))
+        partitions = tuple(
+            Bar(p.start, p.size, p.role.value, p.role.value, _exact(p.size))
+            for p in laid.partitions
+        )
+        yield Row(f"{laid.disk}, {gib(laid.disk.size)}", (whole, *partitions))
+    first = layout.disks[0]
+    if layout.arrays:
+        arrays = tuple(
+            Bar(
+                first.partition(array.role).start,
+                array.size,
+                array.role.value,
+                f"{array.name} mirror",
+                f"{_exact(array.size)}, metadata {array.metadata}, {len(array.members)} members",
+            )
+            for array in layout.arrays
+        )
+        yield Row(f"RAID1 over {len(layout.disks)} disks", arrays)
+    root = first.partition(Role.ROOT)
+    if layout.luks is not None:
+        luks = layout.luks
+        what = f"{luks.cipher} {luks.key_size} bit"
+        bar = Bar(root.start, layout.group.size, "luks", "LUKS2", f"{what}, UUID {luks.uuid}")
+        yield Row(f"LUKS2, {what}", (bar,))
+    yield Row(f"volume group {layout.group.name}", tuple(_volumes(layout, root.start)))
+
+
+def _volumes(layout: Layout, start: int) -> Iterator[Bar]:
+    at = start
+    for volume in layout.group.volumes:
+        filesystem = volume.filesystem
+        exact = f"{_exact(volume.size)}, {filesystem.kind}, {','.join(filesystem.options)}"
+        yield Bar(at, volume.size, "volume", filesystem.mount, exact)
+        at += volume.size
+    if layout.group.free:
+        yield Bar(at, layout.group.free, "free", "free", _exact(layout.group.free))
+
+
+def _notes(layout: Layout) -> Iterator[str]:
+    for filesystem in (layout.boot, *layout.esps):
+        yield f"{filesystem.mount}  {filesystem.kind}  {','.join(filesystem.options)}"
+    for volume in layout.group.volumes:
+        filesystem = volume.filesystem
+        options = ",".join(filesystem.options)
+        yield f"{filesystem.mount}  {gib(volume.size)}  {filesystem.kind}  {options}"
+    yield from layout.deviations
+
+
+def _exact(size: int) -> str:
+    return f"{gib(size)} ({size} bytes)"

@@ -1,0 +1,260 @@
+"""Plans for many machines: rendered from a list, and what they would come to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.cli import main
+from agent.errors import PlanError
+from agent.fleet.hosts import read_hosts
+from agent.fleet.outcome import compare, letter
+from agent.fleet.render import overlaid, render
+from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Nic
+from agent.plan.model import Plan
+
+GB = 10**9
+BASE = b"""\
+version: 1
+disks: {count: 2}
+storage: {preset: stig-rhel9}
+image: {manifest: https://images.example.com/debian13.json}
+"""
+
+
+def rendered(
+    hosts: str, base: bytes = BASE, rollout: str = "autumn"
+) -> dict[str, dict[str, object]]:
+    plans = render(base, read_hosts(hosts.encode(), "hosts.csv"), rollout, "plan.schema.json")
+    return {one.plan.hostname: yaml.safe_load(one.text) for one in plans}
+
+
+def problems(hosts: str, name: str = "hosts.csv", base: bytes = BASE) -> str:
+    with pytest.raises(PlanError) as caught:
+        render(base, read_hosts(hosts.encode(), name), "autumn", "plan.schema.json")
+    return "\n".join(map(str, caught.value.problems))
+
+
+HOSTS = "hostname,machine.serial,disks.where.serial[0],disks.where.serial[1]\n"
+TWO = HOSTS + "db01,CZ1,0012,A2\ndb02,CZ2,,\n"
+
+
+def test_a_host_has_the_bases_keys_and_its_own() -> None:
+    plans = rendered(TWO)
+    assert plans["db01"]["machine"] == {"serial": "CZ1"}
+    assert plans["db01"]["storage"] == {"preset": "stig-rhel9"}
+    assert plans["db01"]["disks"] == {"count": 2, "where": {"serial": ["0012", "A2"]}}
+    assert plans["db02"]["disks"] == {"count": 2}, "an empty cell leaves the base's value"
+
+
+def test_a_serial_that_looks_like_a_number_stays_as_it_was_written() -> None:
+    assert rendered("hostname,machine.serial\n1e3,007\n")["1e3"]["machine"] == {"serial": "007"}
+
+
+def test_yaml_hosts_may_be_as_deep_as_a_plan() -> None:
+    hosts = "- {hostname: db01, machine: {serial: CZ1}, storage: {preset: plain}}\n"
+    plans = render(BASE, read_hosts(hosts.encode(), "hosts.yaml"), "autumn", "s")
+    assert yaml.safe_load(plans[0].text)["storage"] == {"preset": "plain"}
+
+
+def test_the_same_roll_out_gives_the_same_ids_whatever_else_was_changed() -> None:
+    before = rendered(TWO)
+    after = rendered(TWO, BASE.replace(b"stig-rhel9", b"plain"))
+    assert [plan["id"] for plan in before.values()] == [plan["id"] for plan in after.values()]
+    assert before["db01"]["id"] != before["db02"]["id"]
+    assert rendered(TWO, rollout="spring")["db01"]["id"] != before["db01"]["id"]
+
+
+def test_every_problem_of_every_host_is_told_at_once() -> None:
+    told = problems(HOSTS + "db 1,CZ1,,\ndb02,,,\n")
+    assert "hosts.csv line 2: hostname" in told
+    assert "hosts.csv line 3: machine" in told
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("db01,CZ1,,\ndb01,CZ2,,\n", "hostname: db01 is that of hosts.csv line 2 too"),
+        ("db01,CZ1,,\ndb02,CZ1,,\n", "machine.serial: CZ1 is that of hosts.csv line 2 too"),
+        ("db01,CZ1\n", "hosts.csv line 2: has 2 cells, the header has 4 columns"),
+        ("db01,CZ1,,A2\n", "has a value for [1] and none for [0]"),
+        ("", "names no host"),
+    ],
+)
+def test_a_list_that_cannot_be_meant_is_refused_with_its_line(rows: str, message: str) -> None:
+    assert message in problems(HOSTS + rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("host name\ndb01\n", "hosts.csv", "is no path of a plan"),
+        ("hostname,hostname\na,b\n", "hosts.csv", "has the column hostname twice"),
+        ("hostname: db01\n", "hosts.yaml", "is neither a list of hosts"),
+        ("- db01\n", "hosts.yaml", "hosts[0]: is not a mapping"),
+        ("- {", "hosts.yaml", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_list_of_hosts_is_refused(text: str, name: str, message: str) -> None:
+    assert message in problems(text, name)
+
+
+@given(
+    st.recursive(st.integers(), lambda deeper: st.dictionaries(st.text("ab", max_size=1), deeper))
+)
+def test_laying_nothing_over_changes_nothing(base: object) -> None:
+    if isinstance(base, dict):
+        assert overlaid(base, {}) == base
+        assert overlaid({}, base) == base
+        assert overlaid(base, base) == base
+
+
+def machine(number: int, size: int = 960 * GB, **more: object) -> Inventory:
+    disks = tuple(
+        Disk(path=f"/dev/sd{place}", serial=f"S{number}{place}", size=size, transport="sata")
+        for place in "ab"
+    )
+    values = {
+        "dmi": Dmi(serial=f"CZ{number}"),
+        "firmware": Firmware(uefi=True),
+        "memory": 4 * GB,
+        "nics": (Nic(name="eno1", mac=f"52:54:00:00:00:{number:02x}"),),
+        "disks": disks,
+        **more,
+    }
+    return Inventory.model_validate(values)
+
+
+def fleet_of(count: int) -> str:
+    return "hostname,machine.serial\n" + "".join(f"db{n},CZ{n}\n" for n in range(count))
+
+
+def read(hosts: str) -> list[tuple[str, Plan]]:
+    plans = render(BASE, read_hosts(hosts.encode(), "hosts.csv"), "autumn", "s")
+    return [(one.where, one.plan) for one in plans]
+
+
+def test_machines_that_come_out_alike_are_one_group() -> None:
+    plans = read(fleet_of(6))
+    machines = [machine(n, 480 * GB if n == 3 else 960 * GB) for n in range(6)]
+    fleet = compare(plans, machines)
+    assert [len(group.members) for group in fleet.groups] == [5, 1]
+    assert fleet.groups[1].members[0].hostname == "db3"
+    different = list(fleet.groups[1].differences(fleet.groups[0]))
+    assert any(line.startswith("- disk 1") and "894.1" in line for line in different)
+    assert any(line.startswith("+ disk 1") and "447.0" in line for line in different)
+    assert fleet.works
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    (tmp_path / "base.yaml").write_bytes(BASE)
+    (tmp_path / "hosts.csv").write_text(fleet_of(4))
+    (tmp_path / "machines").mkdir()
+    for number in range(4):
+        record(tmp_path, number, machine(number))
+    done = bedplate(
+        "plan", "render", tmp_path / "base.yaml", tmp_path / "hosts.csv",
+        "-d", tmp_path / "plans", "--rollout", "autumn",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    return tmp_path
+
+
+def record(room: Path, number: int, found: Inventory) -> None:
+    (room / f"machines/{number}.json").write_text(found.model_dump_json())
+
+
+def bedplate(*arguments: str | Path) -> Result:
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def preview(room: Path, *more: str) -> Result:
+    where = ("--fleet", room / "plans", "--inventories", room / "machines")
+    return bedplate("preview", *where, *more)
+
+
+def test_a_fleet_that_works_is_shown_once_and_exits_with_0(room: Path) -> None:
+    done = preview(room)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("4 machines: layout A\n")
+    assert "/var/log/audit 10.0 GiB xfs nodev,nosuid,noexec" in done.stdout
+    assert "4 plans, and each can be laid out on its machine" in done.stdout
+    told = json.loads(preview(room, "--json").stdout)
+    assert [len(group["hosts"]) for group in told["groups"]] == [4]
+    assert told["problems"] == []
+
+
+def test_one_plan_that_cannot_work_makes_the_fleet_fail_by_name(room: Path) -> None:
+    record(room, 2, machine(2, size=16 * GB))
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "3 machines: layout A" in done.stdout
+    assert "1 cannot be carried out: db2" in done.stdout
+    assert "db2.yaml" in done.stderr
+
+
+def test_a_plan_whose_machine_nobody_recorded_is_a_problem(room: Path) -> None:
+    (room / "machines/1.json").unlink()
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "none of the recorded machines has serial CZ1" in done.stderr
+
+
+def test_two_plans_for_one_machine_are_a_problem(room: Path) -> None:
+    text = (room / "plans/db1.yaml").read_text()
+    (room / "plans/other.yaml").write_text(text.replace("hostname: db1", "hostname: other"))
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "machine.serial: CZ1 is that of db1.yaml too" in done.stderr
+
+
+def test_what_would_be_lost_is_counted(room: Path) -> None:
+    spare = Disk(
+        path="/dev/sda",
+        serial="S0a",
+        size=960 * GB,
+        transport="sata",
+        content=(Content(device="/dev/sda1", kind="ext4", size=GB, label="db"),),
+    )
+    other = machine(0).disks[1]
+    for number in range(4):
+        record(room, number, machine(number))
+    plan = room / "plans/db0.yaml"
+    plan.write_text(plan.read_text().replace("count: 2", "count: 2\n  erase: any"))
+    record(room, 0, machine(0, disks=(spare, other)))
+    done = preview(room)
+    assert "1 of them have something on their disks to lose" in done.stdout
+
+
+def test_a_machine_without_a_plan_is_only_told_of(room: Path) -> None:
+    record(room, 9, machine(9))
+    done = preview(room)
+    assert done.exit_code == 0
+    assert "1 recorded machines have no plan: CZ9" in done.stdout
+
+
+def test_a_plan_that_cannot_be_read_does_not_hide_the_others(room: Path) -> None:
+    (room / "plans/broken.yaml").write_text("version: 1\n")
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "broken.yaml" in done.stderr
+    assert "4 machines: layout A" in done.stdout
+
+
+def test_preview_says_how_it_is_called() -> None:
+    done = bedplate("preview")
+    assert done.exit_code == 2
+    assert "--fleet PLANS together with --inventories MACHINES" in done.stderr
+
+
+def test_groups_are_lettered_as_columns_of_a_table_are() -> None:
+    assert [letter(number) for number in (0, 25, 26, 701, 702)] == ["A", "Z", "AA", "ZZ", "AAA"]
