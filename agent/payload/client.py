@@ -1,31 +1,26 @@
 """HTTP/1.1 for downloads: keep-alive connections that cannot be kept waiting.
 
 The standard library's client and no other: requests and urllib3 add 25 MiB to the agent and bound
-only single reads, so a server that sends a byte now and then holds them for ever. Here every
-receive, of headers and in TLS too, ends at the request's deadline.
+only single reads, so a server that sends a byte now and then holds them for ever (see `link`).
 """
 
 from __future__ import annotations
 
 import http.client
-import io
 import socket
 import ssl
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import cast
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from agent.payload.answer import refusal as refusal  # of the same making, for our callers
+from agent.payload.link import Clock, Link
 from agent.payload.options import FetchOptions
 from agent.payload.trouble import Passing, Trouble, Wrong
 
 MOST_REDIRECTS = 5
-LONGEST_REST = 120.0
-"""Seconds of Retry-After that are believed."""
 PIECE = 128 << 10
-BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -45,95 +40,6 @@ class Filling:
         self.done += len(piece)
 
 
-class Clock:
-    """The deadline of the request at hand, shared by a connection and what reads from it."""
-
-    def __init__(self, stall: float) -> None:
-        self.stall = stall
-        self.deadline = 0.0
-        self.allowed = 0.0
-
-    def start(self, seconds: float) -> None:
-        self.allowed, self.deadline = seconds, time.monotonic() + seconds
-
-    def next(self) -> float:
-        """Return how long the next receive may take, or raise `Passing` if there is no time."""
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise Passing(f"was not done in {self.allowed:.3g} s")
-        return min(self.stall, left)
-
-    def expired(self) -> Passing:
-        """Say what a receive that timed out means."""
-        if time.monotonic() >= self.deadline:
-            return Passing(f"was not done in {self.allowed:.3g} s")
-        return Passing(f"sent no byte for {self.stall:g} s")
-
-
-class _TimedIO(io.RawIOBase):
-    """Reads from a socket, never longer than the clock allows."""
-
-    def __init__(self, sock: socket.socket, clock: Clock) -> None:
-        # SocketIO counts itself as a user, so that the socket survives `Connection: close`.
-        self._sock, self._clock = sock, clock
-        self._io = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._clock.next())
-        try:
-            return self._io.readinto(buffer)
-        except TimeoutError:
-            raise self._clock.expired() from None
-
-    def close(self) -> None:
-        self._io.close()
-        super().close()
-
-
-class _TimedSocket:
-    """What http.client.HTTPResponse needs of a socket."""
-
-    def __init__(self, sock: socket.socket, clock: Clock) -> None:
-        self._sock, self._clock = sock, clock
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_TimedIO(self._sock, self._clock))
-
-
-class _Link(http.client.HTTPConnection):
-    """One connection to one origin."""
-
-    def __init__(self, origin: SplitResult, options: FetchOptions, clock: Clock) -> None:
-        secure = origin.scheme == "https"
-        super().__init__(cast(str, origin.hostname), origin.port or (443 if secure else 80))
-        self._options, self._clock = options, clock
-        self._context = ssl.create_default_context(cadata=options.ca) if secure else None
-        self.response_class = cast(Any, self._response)
-
-    def _response(self, sock: socket.socket, **keywords: Any) -> http.client.HTTPResponse:
-        return http.client.HTTPResponse(cast(Any, _TimedSocket(sock, self._clock)), **keywords)
-
-    def connect(self) -> None:
-        patience = min(self._options.connect, self._clock.next())
-        try:
-            sock = socket.create_connection((self.host, self.port), patience)
-        except TimeoutError:
-            raise Passing(f"did not let us connect in {patience:.3g} s") from None
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._context is not None:
-                sock.settimeout(patience)
-                sock = self._context.wrap_socket(sock, server_hostname=self.host)
-            sock.settimeout(self._options.stall)  # for sending, which is one small packet
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
-
-
 class Client:
     """Keep-alive connections of one thread, one to each origin it was sent to.
 
@@ -143,7 +49,7 @@ class Client:
     def __init__(self, options: FetchOptions, origins: frozenset[str] = frozenset()) -> None:
         self._options, self._origins = options, origins
         self._clock = Clock(options.stall)
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
         self._closed = False
 
     @contextmanager
@@ -191,6 +97,15 @@ class Client:
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def hurried(self, moment: Callable[[], float]) -> Iterator[None]:
+        """Break requests off with `Slow` at a moment that may change while they are under way."""
+        self._clock.hurry(moment)
+        try:
+            yield
+        finally:
+            self._clock.hurry(None)
 
     def abort(self) -> None:
         """Break what another thread is waiting for in this client, now and from now on."""
@@ -272,9 +187,12 @@ class Client:
         name = origin(url)
         link = self._links.get(name)
         if link is None:
-            link = self._links[name] = _Link(url, self._options, self._clock)
+            link = self._links[name] = Link(url, self._options, self._clock)
         sent = {"Accept-Encoding": "identity", "User-Agent": "bedplate", **headers}
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        if link.relay is not None:
+            sent |= link.relay.headers
+            target = f"{url.scheme}://{url.netloc}{target}"  # absolute-form, RFC 9112 §3.2.2
         if link.sock is not None:
             # An idle connection may be closed by the server at any time (RFC 9112 §9.5).
             with suppress(http.client.RemoteDisconnected, ConnectionError):
@@ -286,7 +204,7 @@ class Client:
         return self._exchange(link, method, target, sent, body)
 
     def _exchange(
-        self, link: _Link, method: str, target: str, headers: dict[str, str], body: bytes
+        self, link: Link, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> http.client.HTTPResponse:
         if method in {"GET", "HEAD"}:
             link.request(method, target, headers=headers)
@@ -301,7 +219,7 @@ class Client:
             raise
         return link.getresponse()
 
-    def _pieces(self, link: _Link, body: bytes) -> Iterator[bytes]:
+    def _pieces(self, link: Link, body: bytes) -> Iterator[bytes]:
         """Yield a body piece by piece: a socket's timeout is for all that one call sends."""
         for start in range(0, len(body), PIECE):
             cast(socket.socket, link.sock).settimeout(self._clock.next())
@@ -340,26 +258,6 @@ def read_into(response: http.client.HTTPResponse, filling: Filling) -> None:
         if not piece:
             return
         filling.add(piece)
-
-
-def refusal(response: http.client.HTTPResponse) -> Trouble:
-    """Say what an answer that is not the wanted one means."""
-    text = f"answered {response.status} {response.reason}".rstrip()
-    if response.status in BUSY:
-        return Passing(text, _retry_after(response.headers.get("Retry-After")))
-    return Wrong(text)
-
-
-def _retry_after(value: str | None) -> float | None:
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return min(LONGEST_REST, float(value))
-    try:
-        seconds = parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
-        return None
-    return min(LONGEST_REST, max(0.0, seconds))
 
 
 def _drained(response: http.client.HTTPResponse) -> bool:

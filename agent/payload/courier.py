@@ -6,6 +6,7 @@ kept and the rest asked for, as long as it is the same mirror: a bad digest is t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -21,7 +22,10 @@ from agent.payload.manifest import Chunk, Manifest
 from agent.payload.mirrors import Mirror, Mirrors, NoMirrorError
 from agent.payload.options import FetchOptions
 from agent.payload.reader import Reader, Replaced
-from agent.payload.trouble import Corrupt, Trouble
+from agent.payload.trouble import Corrupt, Slow, Trouble
+
+SLOWER = 4.0
+"""How many times longer than another mirror would take, a mirror may take for a chunk."""
 
 
 @dataclass
@@ -121,12 +125,10 @@ class Courier:
         mirror = self._mirrors.pick(errand.corrupt)
         if mirror is not errand.mirror:
             errand.mirror, errand.filling.done = mirror, 0
-        began = time.monotonic()
-        seconds = min(self._options.request, errand.until - began)
+        began = self._mirrors.clock()
         fresh = errand.corrupt[mirror.url] > 0
         try:
-            chunk = errand.chunk
-            self._reader.read(mirror, chunk, errand.filling, seconds=seconds, fresh=fresh)
+            self._read(errand, mirror, fresh=fresh)
             self._verify(errand)
         except Trouble as trouble:
             if isinstance(trouble, (Corrupt, Replaced)):
@@ -139,6 +141,37 @@ class Courier:
                 self._options.warn(f"{mirror.url}: {trouble} (chunk {errand.number})")
             raise
         self._mirrors.delivered(mirror, errand.chunk.stored)
+
+    def _read(self, errand: _Errand, mirror: Mirror, *, fresh: bool) -> None:
+        """Make one request, and note how fast it was.
+
+        It is broken off where another mirror would have been done long ago: a trickle that never
+        ends would otherwise hold up every chunk behind this one.
+        """
+        chunk, began, had = errand.chunk, time.monotonic(), errand.filling.done
+
+        def moment() -> float:
+            # Read from front to back, a mirror has no rival: leaving it means starting again.
+            rival = self._mirrors.rival(mirror, errand.corrupt) if mirror.ranged else 0.0
+            # A frame of a few bytes takes a round trip all the same.
+            least = self._options.stall / 4
+            return began + max(least, SLOWER * chunk.stored / rival) if rival else math.inf
+
+        seconds = min(self._options.request, errand.until - began)
+        slow = None
+        try:
+            with self._client.hurried(moment):
+                self._reader.read(mirror, chunk, errand.filling, seconds=seconds, fresh=fresh)
+        except Slow as trouble:
+            slow = trouble
+            raise Slow(
+                f"brought {errand.filling.done} of {chunk.stored} bytes in "
+                f"{time.monotonic() - began:.3g} s, another mirror is faster"
+            ) from None
+        finally:
+            brought = max(0, errand.filling.done - had)
+            if brought or slow:
+                self._mirrors.measured(mirror, brought, time.monotonic() - began)
 
     def _verify(self, errand: _Errand) -> None:
         chunk = errand.chunk

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.proxy import DIRECT, Proxies
 from agent.secret import Secret
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ MOST_CONNECTIONS = 10
 
 
 @dataclass(frozen=True)
+class Access:
+    """What lets us in, apart from the addresses, which are logged.
+
+    `token` is a bearer token, sent to the hosts of the manifest's own URLs and to no other.
+    `proxies` of None are those that the live image has.
+    """
+
+    token: Secret | None = None
+    proxies: Proxies | None = None
+
+
+@dataclass(frozen=True)
 class FetchOptions:
     """All times are in seconds.
 
@@ -29,8 +42,9 @@ class FetchOptions:
 
     `connections` is 0 for two more than there are cores. `ca` is PEM text, and then nothing else is
     trusted for TLS. `token` is a bearer token; it goes to the hosts of the manifest's own URLs and
-    to no other. `registry` reads `oci://` addresses; without it they are refused. `warn` is told of
-    every mishap that did not stop the stream.
+    to no other. `registry` reads `oci://` addresses; without it they are refused. `proxies` are
+    asked instead of the hosts that they are for. `warn` is told of every mishap that did not stop
+    the stream.
     """
 
     connections: int = 0
@@ -42,6 +56,7 @@ class FetchOptions:
     ca: str | None = None
     token: Secret | None = None
     registry: Registry | None = None
+    proxies: Proxies = DIRECT
     warn: Callable[[str], None] = log.warning
 
     @property

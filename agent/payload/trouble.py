@@ -2,6 +2,7 @@
 
 Trouble
 ├── Passing     broken, slow or busy: the same mirror may do better in a moment
+│   └── Slow    it works, and another mirror would have been done long ago
 ├── Wrong       an answer that is not the image: the mirror is dropped if it goes on so
 ├── Unranged    sends the whole file whatever is asked: good for one connection, front to back
 └── Corrupt     the bytes came and are not those that were signed
@@ -20,6 +21,10 @@ class Passing(Trouble):
     def __init__(self, what: str, rest: float | None = None) -> None:
         super().__init__(what)
         self.rest = rest
+
+
+class Slow(Passing):
+    pass
 
 
 class Wrong(Trouble):

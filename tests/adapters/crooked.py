@@ -275,6 +275,24 @@ class Trickle:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """An honest answer at so many bytes a second on each connection."""
+
+    speed: float
+    piece: int = 4096
+
+    def commit(self, answer: Answer, wire: Wire, server: Crooked) -> None:
+        wire.send(answer.head)
+        began = time.monotonic()
+        for start in range(0, len(answer.body), self.piece):
+            due = began + (start + self.piece) / self.speed
+            if wire.hang(max(0.0, due - time.monotonic())):
+                wire.broken = True
+                return
+            wire.send(answer.body[start : start + self.piece])
+
+
+@dataclass(frozen=True)
 class WrongLength:
     """Announce `more` bytes more than are sent (or fewer, when negative)."""
 

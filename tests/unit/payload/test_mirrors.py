@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from agent.payload.mirrors import WRONG_ANSWERS, Mirrors, NoMirrorError, NoRangesError
+from agent.payload.mirrors import (
+    PROBE_EVERY,
+    SLOW,
+    WRONG_ANSWERS,
+    Mirrors,
+    NoMirrorError,
+    NoRangesError,
+)
 from agent.payload.trouble import Corrupt, Passing, Unranged, Wrong
 
 NONE: Counter[str] = Counter()
@@ -17,8 +27,104 @@ def names(mirrors: Mirrors, count: int = 1, corrupt: Counter[str] = NONE) -> lis
     return [mirrors.pick(corrupt).url for _ in range(count)]
 
 
-def test_the_first_mirror_is_asked_as_long_as_it_is_well() -> None:
-    assert names(Mirrors.of(["a", "b", "a"]), 3) == ["a", "a", "a"]
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def with_speeds(**speeds: float) -> tuple[Mirrors, Clock]:
+    """Return mirrors that were each asked once and had these speeds."""
+    clock = Clock()
+    mirrors = Mirrors.of(list(speeds))
+    mirrors.clock = clock
+    for mirror in mirrors.all:
+        assert mirrors.pick(NONE) is mirror  # each has its turn before one has its second
+        mirrors.measured(mirror, round(speeds[mirror.url] * 1000), 1000)
+    return mirrors, clock
+
+
+def test_the_only_mirror_is_asked_as_long_as_it_is_well() -> None:
+    assert names(Mirrors.of(["a", "a"]), 3) == ["a", "a", "a"]
+
+
+def test_mirrors_of_the_same_speed_take_turns_in_the_order_given() -> None:
+    mirrors, _ = with_speeds(a=7e6, b=7e6, c=7e6)
+    assert "".join(names(mirrors, 9)) == "abcabcabc"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.5, 1.0), min_size=1, max_size=5))
+def test_work_is_shared_in_proportion_to_speed(parts: list[float]) -> None:
+    mirrors, _ = with_speeds(**{f"m{number}": 1e6 * part for number, part in enumerate(parts)})
+    if min(parts) < SLOW * max(parts) + 0.01:
+        return  # the next test's case
+    asked = Counter(names(mirrors, 200))
+    for number, part in enumerate(parts):
+        assert abs(asked[f"m{number}"] - 200 * part / sum(parts)) <= 2
+
+
+def test_a_mirror_much_slower_than_another_is_only_probed_and_taken_back_when_it_recovers() -> None:
+    mirrors, clock = with_speeds(slow=1e5, fast=1e7)
+    assert set(names(mirrors, 500)) == {"fast"}
+    clock.now += PROBE_EVERY + 0.1
+    assert names(mirrors, 3) == ["slow", "fast", "fast"]
+    for _ in range(40):
+        clock.now += PROBE_EVERY + 0.1
+        assert names(mirrors) == ["slow"]
+        mirrors.measured(mirrors.all[0], 10**10, 1000)
+        if "slow" in names(mirrors, 4):
+            break
+    else:
+        raise AssertionError("never taken back")
+    assert clock.now < 1000 + 8 * PROBE_EVERY
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1e9), st.booleans()), min_size=1, max_size=6),
+    st.integers(0, 2**32),
+)
+def test_nothing_starves_whatever_the_speeds_are(
+    speeds: list[tuple[float, bool]], seed: int
+) -> None:
+    """Every mirror that is well is asked in any PROBE_EVERY seconds with work for all of them."""
+    chance, clock = random.Random(seed), Clock()
+    mirrors = Mirrors.of([str(number) for number in range(len(speeds))])
+    mirrors.clock = clock
+    last = {mirror.url: clock.now for mirror in mirrors.all}
+    for _ in range(400):
+        clock.now += 1.0
+        mirror = mirrors.pick(NONE)
+        last[mirror.url] = clock.now
+        speed, known = speeds[int(mirror.url)]
+        if known:
+            mirrors.measured(mirror, int(speed * chance.uniform(0.5, 1.5)), 1.0)
+        assert clock.now - min(last.values()) <= PROBE_EVERY + 2 * len(speeds) + 2
+
+
+def test_a_mirror_that_comes_back_from_a_rest_gets_its_share_and_not_what_it_missed() -> None:
+    mirrors, clock = with_speeds(a=1e6, b=1e6)
+    mirrors.failed(mirrors.all[0], Passing("busy", rest=50), clock.now)
+    assert set(names(mirrors, 300)) == {"b"}
+    clock.now += 60
+    assert Counter(names(mirrors, 20)) in (Counter(a=10, b=10), Counter(a=11, b=9))
+
+
+def test_the_rival_of_a_mirror_is_the_fastest_other_one_that_could_be_asked_now() -> None:
+    mirrors, clock = with_speeds(a=1e6, b=5e6, c=3e6)
+    a, b, c = mirrors.all
+    assert mirrors.rival(a, NONE) == 5e6
+    assert mirrors.rival(b, NONE) == 3e6
+    assert mirrors.rival(a, Counter(b=2)) == 3e6
+    mirrors.failed(b, Passing("busy", rest=50), clock.now)
+    assert mirrors.rival(a, NONE) == 3e6
+    mirrors.failed(c, Corrupt("flipped"), clock.now)
+    assert mirrors.rival(a, NONE) == 0
 
 
 def test_a_mirror_that_failed_rests_while_another_is_asked() -> None:
