@@ -33,7 +33,7 @@ from agent.layout.model import (
 )
 from agent.layout.share import Want, share
 from agent.plan.size import Percent
-from agent.plan.wish import Grow, StorageWish, TmpfsWish, VolumeWish
+from agent.plan.wanted import Grow, StorageWish, TmpfsWish, VolumeWish
 
 EXTENT = 4 * 1024 * 1024
 ESP_MOUNTS = ("/boot/efi", "/boot/efi2", "/boot/efi3")
@@ -99,7 +99,7 @@ def place(
         boot=_boot(boot_device, wishes, names),
         esps=tuple(_esp(i, disk, wishes, names) for i, disk in enumerate(placed)),
         memory=tuple(_memory(tmpfs) for tmpfs in wishes.tmpfs),
-        deviations=tuple(str(deviation) for deviation in wishes.deviations),
+        deviations=wishes.deviations,
     )
 
 

@@ -13,20 +13,28 @@ from pydantic_core import ErrorDetails
 from agent.plan.loader import Found, Node, join
 from agent.plan.part import NOT_YET, Part, Path, kind_of, nearest
 
+Context = Mapping[str, Any] | None
 
-def explain(error: ValidationError, root: Node, top: type[Part]) -> Iterator[Found]:
-    """Yield every problem of a validation of `root` as a `top`."""
+
+def explain(
+    error: ValidationError, root: Node, top: type[Part], context: Context = None
+) -> Iterator[Found]:
+    """Yield every problem of a validation of `root` as a `top`, done in `context`."""
+    wrong = list(still_wrong(root, top, context))
     for detail in error.errors(include_url=False, include_input=False):
         location = detail["loc"]
         # Pydantic counts the entries that are right: one wrong entry alone is "too short" too.
         spurious = detail["type"] == "too_short" and _has_entries(root, location)
-        if detail["type"] != "faults" and not spurious:
+        if detail["type"] == "faults":
+            wrong += [((*location, *path), text) for path, text in detail["ctx"]["faults"]]
+        elif not spurious:
             yield _found(root, location, _message(detail, root, top))
-    for location, message in still_wrong(root, top):
-        yield _found(root, location, message)
+    yield from dict.fromkeys(_found(root, location, message) for location, message in wrong)
 
 
-def still_wrong(node: Node, part: type[Part], path: Path = ()) -> Iterator[tuple[Path, str]]:
+def still_wrong(
+    node: Node, part: type[Part], context: Context = None, path: Path = ()
+) -> Iterator[tuple[Path, str]]:
     """Yield what the checks of a part find between those of its fields that are right.
 
     Pydantic runs them only where every field is right; here the groups that read a wrong field are
@@ -40,11 +48,11 @@ def still_wrong(node: Node, part: type[Part], path: Path = ()) -> Iterator[tuple
                 values[name] = field.get_default(call_default_factory=True)
             continue
         with contextlib.suppress(ValidationError):
-            values[name] = _adapter(part, name).validate_python(child.plain())
+            values[name] = _adapter(part, name).validate_python(child.plain(), context=context)
         inner = part_in(field.annotation)
         if inner is not None and name not in values:
             for below, value in _mappings(child, (*path, name)):
-                yield from still_wrong(value, inner, below)
+                yield from still_wrong(value, inner, context, below)
     given = {name for name in values if node.at(name) is not None}
     partial = part.model_construct(_fields_set=given, **values)
     for name in part.model_fields.keys() - values.keys():

@@ -1,7 +1,7 @@
-"""The plan's manual page and JSON Schema, written from the types.
+"""The manual pages of plans and presets and the JSON Schema, written from the types.
 
-`python -m agent.plan.manual docs` writes `plan.md` and `plan.schema.json` into that folder; a test
-checks that what lies there is what the types say.
+`python -m agent.plan.manual docs` writes `plan.md`, `presets.md` and `plan.schema.json` into that
+folder; a test checks that what lies there is what the types say.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pydantic.fields import FieldInfo
 from agent.plan.explain import part_in
 from agent.plan.model import Plan
 from agent.plan.part import Kind, OneOrMany, Part
-from agent.plan.preset import Options, Preset, all_presets
+from agent.plan.preset import Preset, all_presets
+from agent.plan.preset_table import table
 from agent.plan.schema import schema
-from agent.plan.size import render as render_size
 
 Parts = list[tuple[str, type[Part]]]
 
@@ -34,14 +34,29 @@ def manual() -> str:
         *_table(Plan, "", dict(parts)),
         *(line for path, part in parts for line in _section(path, part, dict(parts))),
         _prose("sizes"),
-        "\n## Presets\n",
-        _prose("presets"),
-        *(line for preset in all_presets() for line in _preset(preset)),
         "\n## Keys of later versions\n",
         "These are refused by name, so that a plan is never carried out without them:\n",
         ", ".join(f"`{key}`" for key in sorted(_later(Plan, "", parts))) + ".",
         _prose("problems"),
     ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def presets() -> str:
+    """Return the page of presets as Markdown."""
+    lines = [_prose("presets")]
+    for preset in all_presets():
+        lines += [f"\n## {preset.name}\n", f"{preset.summary[:1].upper()}{preset.summary[1:]}.\n"]
+        if preset.benchmark:
+            lines.append(f"Rules: {preset.benchmark}.\n")
+        if preset.encryption:
+            lines.append(f"Without `encryption` it breaks {', '.join(preset.encryption)}.\n")
+        lines += ["| mount | size | options | rules |", "|---|---|---|---|"]
+        lines += [
+            f"| `{row.mount}` | {row.size} | {', '.join(row.options)} | {'<br>'.join(row.rules)} |"
+            for row in table(preset)
+        ]
+        lines += [f"\nLeft open: {', '.join(one.rules)}: {one.why}." for one in preset.unmet]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -115,7 +130,9 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if value is None or value == () or value == {} or isinstance(value, Part):
+    if isinstance(value, Preset):
+        return f"`{value.name}`"
+    if value is None or value in ((), {}, "") or isinstance(value, Part):
         return "–"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
@@ -138,41 +155,14 @@ def _later(part: type[Part], path: str, parts: Parts) -> Iterator[str]:
             yield f"{below}.{key}" if below else key
 
 
-def _preset(preset: Preset) -> Iterator[str]:
-    yield f"\n### {preset.name}\n"
-    yield f"{preset.summary[:1].upper()}{preset.summary[1:]}.\n"
-    if preset.encryption:
-        yield f"Without `encryption` it deviates from {', '.join(preset.encryption)}.\n"
-    yield "| mount | size | options | rules |"
-    yield "|---|---|---|---|"
-    for volume in preset.volumes:
-        size = render_size(volume.size) + (", or the rest" if volume.grow else "")
-        least = f"size: {', '.join(volume.least.rules)}" if volume.least else ""
-        own = f"own file system: {', '.join(volume.rules)}" if volume.rules else ""
-        yield _preset_row(volume.mount, size, volume.options, (own, least))
-    for mount in preset.tmpfs:
-        yield _preset_row(mount.mount, "tmpfs", mount.options)
-    for partition in (preset.boot, preset.esp):
-        size = f"{render_size(partition.size)}, {partition.filesystem} partition"
-        yield _preset_row(partition.mount, size, partition.options)
-    if preset.others:
-        yield _preset_row("any other", "as the plan says", preset.others)
-
-
-def _preset_row(mount: str, size: str, options: Options, more: tuple[str, ...] = ()) -> str:
-    named = f"`{mount}`" if mount.startswith("/") else mount
-    rules = [f"{option}: {', '.join(ids)}" for option, ids in options.items() if ids]
-    both = "<br>".join([*filter(None, more), *rules])
-    return f"| {named} | {size} | {', '.join(options)} | {both} |"
-
-
 def _prose(name: str) -> str:
     folder = resources.files("agent.plan").joinpath("prose")
     return folder.joinpath(f"{name}.md").read_text("utf-8").rstrip()
 
 
 def main(folder: str) -> None:
-    """Write both documents into a folder."""
+    """Write the documents into a folder."""
+    (Path(folder) / "presets.md").write_text(presets(), "utf-8")
     (Path(folder) / "plan.md").write_text(manual(), "utf-8")
     (Path(folder) / "plan.schema.json").write_text(schema(), "utf-8")
 

@@ -13,7 +13,6 @@ from agent.plan.encryption import Encryption
 from agent.plan.identity import Identity
 from agent.plan.image import Image
 from agent.plan.part import Fault, Part, one_of, shown
-from agent.plan.preset import load_preset
 from agent.plan.report import HttpReport
 from agent.plan.storage import Storage
 from agent.plan.text import HostName, Time, Uuid
@@ -57,14 +56,7 @@ class Plan(Part):
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._new_volumes(), self._escrow_is_acknowledged()
-
-    def _new_volumes(self) -> Iterator[Fault]:
-        preset = load_preset(self.storage.preset)
-        for number, volume in enumerate(self.storage.volumes):
-            if volume.size is None and not volume.grow and preset.volume(volume.mount) is None:
-                message = f"{volume.mount} is not a volume of {preset.name}: give size or grow"
-                yield Fault(("storage", "volumes", number), message)
+        return (self._escrow_is_acknowledged(),)
 
     def _escrow_is_acknowledged(self) -> Iterator[Fault]:
         if self.encryption is not None and not self.report:

@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, StrictBool, StrictStr
-
-from agent.plan.part import NOT_YET, Fault, Kind, Part, one_of, shown
-from agent.plan.size import MiB, Percent, Size, render
-
-PresetName = Literal["plain", "stig-rhel9"]
-PRESETS: tuple[PresetName, ...] = ("plain", "stig-rhel9")
-LATER_PRESETS = (
-    "cis-l1-server",
-    "cis-l2-server",
-    "stig-rhel8",
-    "stig-rhel10",
-    "anssi-high",
-    "cis-l2+stig-rhel9",
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StrictBool,
+    StrictStr,
 )
-FileSystem = Literal["xfs", "ext4"]
-_FILE_SYSTEM = one_of(("xfs", "ext4"), later=("btrfs",))
+from pydantic_core import CoreSchema
 
-# What mkfs accepts: mkfs.xfs(8) refuses less than 300 MiB, ext4 needs room for its journal.
-SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB}
+from agent.plan.catalog import BUILT_IN
+from agent.plan.filesystem import SMALLEST, FileSystem, MountPoint, Option, misplaced
+from agent.plan.part import Fault, Kind, Part, one_of, shown
+from agent.plan.preset import Preset, load_preset
+from agent.plan.size import Percent, Size, render
 
-_MOUNT = re.compile(r"/|(?:/[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]{0,63}){1,8}")
-_OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
-# Mount points that are not the plan's to give: partitions, what the boot itself needs on the root
-# volume, and what the kernel provides.
-PARTITIONS = ("/boot", "/boot/efi", "/efi")
-ON_ROOT = ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr")
-VIRTUAL = ("/dev", "/proc", "/run", "/sys")
-
-
-def parse_mount(text: str) -> str:
-    """Return a mount point; only characters that fstab and LVM take without escapes."""
-    if not _MOUNT.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not a mount point such as /var/log")
-    return text
-
-
-def parse_option(text: str) -> str:
-    """Return one mount option; raise ValueError where it is none."""
-    if not _OPTION.fullmatch(text):
-        hint = ": give each option by itself in the list" if "," in text else ""
-        raise ValueError(f"{shown(text)} is not a mount option{hint}")
-    return text
 
 
 def parse_volume_group(text: str) -> str:
@@ -59,15 +32,30 @@ def parse_volume_group(text: str) -> str:
     return text
 
 
-MountPoint = Annotated[StrictStr, Kind("mount point"), AfterValidator(parse_mount)]
-Option = Annotated[StrictStr, Kind("mount option"), AfterValidator(parse_option)]
+class _NameOrMapping:
+    """Says in the JSON Schema that a preset may be named instead of written out."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(BUILT_IN)}, {"type": "string"}, handler(core_schema)]}
+
+
+def _as_written(preset: Preset) -> str | Mapping[str, Any]:
+    return preset.name if preset.written is None else preset.written
+
+
+ChosenPreset = Annotated[
+    Preset, Kind("name, or a mapping"), PlainSerializer(_as_written), _NameOrMapping()
+]
 
 
 class Volume(Part):
     """A volume that is added to the preset's, or what is changed of one that it has.
 
-    Of a volume that the preset has, only what is given changes. A volume that it does not have
-    needs `size` or `grow`; its options are those that the preset has for other volumes.
+    Of a volume that the preset has, only what is given changes; naming one that the preset makes
+    only on demand is enough to have it. A volume that the preset does not have needs `size` or
+    `grow`; its options are those that the preset has for other volumes.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"max", "min", "weight"})
@@ -87,7 +75,7 @@ options: [nodev, nosuid]
         description="takes what the others leave. One volume of a plan may; the one that grows in "
         "the preset then keeps its size",
     )
-    filesystem: Annotated[FileSystem, _FILE_SYSTEM] | None = Field(
+    filesystem: FileSystem | None = Field(
         None, description="instead of the file system that `storage` names"
     )
     options: tuple[Option, ...] | None = Field(
@@ -100,13 +88,7 @@ options: [nodev, nosuid]
         return self._place(), self._one_size(), self._options_agree()
 
     def _place(self) -> Iterator[Fault]:
-        if self.mount in PARTITIONS:
-            yield Fault(("mount",), f"{self.mount} is a partition: changing it {NOT_YET}")
-        if self.mount in ON_ROOT:
-            yield Fault(("mount",), f"{self.mount} belongs on /, which boots with it")
-        top = "/" + self.mount.split("/")[1]
-        if top in VIRTUAL:
-            yield Fault(("mount",), f"{self.mount} lies on {top}, which the kernel provides")
+        yield from misplaced(self.mount)
 
     def _one_size(self) -> Iterator[Fault]:
         if self.size is not None and self.grow:
@@ -132,9 +114,7 @@ class Storage(Part):
     group.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"boot", "data", "esp", "extends", "presets", "raid", "swap", "zram"}
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"boot", "data", "esp", "raid", "swap", "zram"})
     example: ClassVar[str] = """\
 preset: stig-rhel9
 volumes:
@@ -142,19 +122,31 @@ volumes:
   - {mount: /home, size: 5 GiB}
 """
 
-    preset: Annotated[PresetName, one_of(PRESETS, later=LATER_PRESETS)] = Field(
-        "plain", description="the set of volumes and mount options to start from, see Presets"
+    preset: ChosenPreset = Field(
+        default_factory=lambda: load_preset("plain"),
+        description="the set of volumes and mount options to start from: a name in "
+        "[presets.md](presets.md), or one of the plan's own",
     )
     volumes: tuple[Volume, ...] = Field((), description="what is changed of the preset or added")
-    filesystem: Annotated[FileSystem, _FILE_SYSTEM] = Field(
-        "xfs", description="file system of the volumes that name none"
+    without: tuple[MountPoint, ...] = Field(
+        (),
+        description="volumes of the preset that are left out; what belongs there lies on the "
+        "volume above, which gets their size too",
     )
+    filesystem: FileSystem = Field("xfs", description="file system of the volumes that name none")
     volume_group: Annotated[StrictStr, Kind("name"), AfterValidator(parse_volume_group)] = Field(
         "vg0", description="name of the LVM volume group"
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._mounts_differ(), self._one_grows(), self._shares(), self._large_enough()
+        return (
+            self._mounts_differ(),
+            self._one_grows(),
+            self._shares(),
+            self._large_enough(),
+            self._new_volumes(),
+            self._left_out(),
+        )
 
     def _mounts_differ(self) -> Iterator[Fault]:
         mounts = [volume.mount for volume in self.volumes]
@@ -181,3 +173,24 @@ volumes:
             if isinstance(volume.size, int) and volume.size < smallest:
                 message = f"{render(volume.size)} is too small: {filesystem} needs "
                 yield Fault(("volumes", number, "size"), message + render(smallest))
+
+    def _new_volumes(self) -> Iterator[Fault]:
+        for number, volume in enumerate(self.volumes):
+            known = self.preset.volume(volume.mount) is not None
+            if volume.size is None and not volume.grow and not known:
+                message = f"{volume.mount} is not a volume of {self.preset.name}: give size or grow"
+                yield Fault(("volumes", number), message)
+
+    def _left_out(self) -> Iterator[Fault]:
+        changed = {volume.mount for volume in self.volumes}
+        for number, mount in enumerate(self.without):
+            volume = self.preset.volume(mount)
+            if mount == "/":
+                yield Fault(("without", number), "/ cannot be left out")
+            elif volume is None or volume.optional:
+                message = f"{mount} is not a volume of {self.preset.name}"
+                yield Fault(("without", number), message)
+            elif mount in changed:
+                yield Fault(("without", number), f"{mount} is in volumes too: give one of the two")
+            elif mount in self.without[:number]:
+                yield Fault(("without", number), f"{mount} is there twice")

@@ -5,105 +5,40 @@ Pure, and before any disk is known: `agent.layout` turns wishes into extents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
 
+from agent.plan.deviation import deviations
+from agent.plan.filesystem import SMALLEST
 from agent.plan.model import Plan
-from agent.plan.preset import (
-    Options,
-    Preset,
-    PresetMount,
-    PresetPartition,
-    PresetVolume,
-    load_preset,
+from agent.plan.preset import Options, Preset, PresetMount, PresetPartition, PresetVolume
+from agent.plan.size import Percent
+from agent.plan.storage import Storage, Volume
+from agent.plan.wanted import (
+    Grow,
+    PartitionWish,
+    StorageWish,
+    TmpfsWish,
+    VolumeWish,
+    above,
 )
-from agent.plan.size import Percent, render
-from agent.plan.storage import SMALLEST, FileSystem, Storage, Volume
 
-UNCHANGED = Volume(mount="/")  # says nothing about a volume of the preset
-
-
-@dataclass(frozen=True)
-class Grow:
-    """Take what the others leave, in proportion to the weights of all that grow."""
-
-    weight: int = 1
-
-
-@dataclass(frozen=True)
-class VolumeWish:
-    """A volume that is wanted.
-
-    `size` is in bytes, a share of the space of all volumes, or the rest; `minimum` is what it must
-    have in bytes whatever comes of `size`. `rules` are those that it meets.
-    """
-
-    mount: str
-    size: int | Percent | Grow
-    minimum: int
-    filesystem: FileSystem
-    options: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TmpfsWish:
-    """A tmpfs that fstab must name."""
-
-    mount: str
-    options: tuple[str, ...]
-    rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PartitionWish:
-    """/boot or the ESP; `size` in bytes."""
-
-    mount: str
-    size: int
-    filesystem: str
-    options: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """A rule of the preset that the plan breaks, where, and by what."""
-
-    preset: str
-    rule: str
-    where: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"deviates from {self.preset}: {self.rule} ({self.where}: {self.why})"
-
-
-@dataclass(frozen=True)
-class StorageWish:
-    """All that is wanted on the disks; `volumes` are ordered so that parents come first."""
-
-    preset: str
-    volume_group: str
-    volumes: tuple[VolumeWish, ...]
-    tmpfs: tuple[TmpfsWish, ...]
-    boot: PartitionWish
-    esp: PartitionWish
-    deviations: tuple[Deviation, ...]
+__all__ = ["Grow", "PartitionWish", "StorageWish", "TmpfsWish", "VolumeWish", "merge", "wish"]
 
 
 def wish(plan: Plan) -> StorageWish:
     """Return what file systems the plan asks for, and how that deviates from its preset."""
-    preset = load_preset(plan.storage.preset)
-    return StorageWish(
+    preset = plan.storage.preset
+    wishes = StorageWish(
         preset=preset.name,
         volume_group=plan.storage.volume_group,
         volumes=merge(preset, plan.storage),
         tmpfs=tuple(_tmpfs(mount) for mount in preset.tmpfs),
         boot=_partition(preset.boot),
         esp=_partition(preset.esp),
-        deviations=tuple(deviations(preset, plan.storage, encrypted=plan.encryption is not None)),
     )
+    encrypted = plan.encryption is not None
+    return replace(wishes, deviations=tuple(deviations(preset, wishes, encrypted=encrypted)))
 
 
 def merge(preset: Preset, storage: Storage) -> tuple[VolumeWish, ...]:
@@ -113,37 +48,31 @@ def merge(preset: Preset, storage: Storage) -> tuple[VolumeWish, ...]:
     """
     changes = {volume.mount: volume for volume in storage.volumes}
     plan_grows = any(volume.grow for volume in storage.volumes)
-    wishes = [
-        _changed(volume, changes.pop(volume.mount, UNCHANGED), storage.filesystem, plan_grows)
-        for volume in preset.volumes
-    ]
+    wishes = []
+    for volume in _kept(preset, storage):
+        change = changes.pop(volume.mount, None)
+        if change is not None or not volume.optional:
+            change = change or Volume(mount=volume.mount)
+            wishes.append(_changed(volume, change, storage.filesystem, plan_grows))
     wishes += [_added(volume, preset.others, storage.filesystem) for volume in changes.values()]
     return tuple(sorted(wishes, key=lambda volume: volume.mount.strip("/").split("/")))
 
 
-def deviations(preset: Preset, storage: Storage, *, encrypted: bool) -> Iterator[Deviation]:
-    """Yield every rule of the preset that the plan breaks, each once per place."""
-    if not encrypted:
-        for rule in preset.encryption:
-            yield Deviation(preset.name, rule, "encryption", "the disks are not encrypted")
-    for change in storage.volumes:
-        volume = preset.volume(change.mount)
-        asked = volume.options if volume else preset.others
-        if change.options is not None:
-            for option, rules in asked.items():
-                if option not in change.options:
-                    for rule in rules:
-                        yield Deviation(preset.name, rule, change.mount, f"without {option}")
-        least = volume.least if volume else None
-        if least and isinstance(change.size, int) and change.size < least.size:
-            for rule in least.rules:
-                why = f"{render(change.size)}, less than {render(least.size)}"
-                yield Deviation(preset.name, rule, change.mount, why)
+def _kept(preset: Preset, storage: Storage) -> tuple[PresetVolume, ...]:
+    """Return the preset's volumes; those that are left out give size and growth to the above."""
+    kept = {v.mount: v for v in preset.volumes if v.mount not in storage.without}
+    there = [mount for mount, volume in kept.items() if not volume.optional]
+    for mount in storage.without:
+        gone = preset.volume(mount)
+        assert gone is not None, "checked by Storage"
+        heir = kept[above(mount, there)]
+        kept[heir.mount] = heir.model_copy(
+            update={"size": heir.size + gone.size, "grow": heir.grow or gone.grow}
+        )
+    return tuple(kept.values())
 
 
-def _changed(
-    volume: PresetVolume, change: Volume, filesystem: FileSystem, plan_grows: bool
-) -> VolumeWish:
+def _changed(volume: PresetVolume, change: Volume, filesystem: str, plan_grows: bool) -> VolumeWish:
     filesystem = change.filesystem or volume.filesystem or filesystem
     least = max(SMALLEST[filesystem], volume.least.size if volume.least else 0)
     size: int | Percent | Grow
@@ -158,7 +87,7 @@ def _changed(
     return VolumeWish(volume.mount, size, minimum, filesystem, options, rules)
 
 
-def _added(volume: Volume, others: Options, filesystem: FileSystem) -> VolumeWish:
+def _added(volume: Volume, others: Options, filesystem: str) -> VolumeWish:
     filesystem = volume.filesystem or filesystem
     options = tuple(others) if volume.options is None else volume.options
     size = Grow() if volume.size is None else volume.size
@@ -166,13 +95,13 @@ def _added(volume: Volume, others: Options, filesystem: FileSystem) -> VolumeWis
     return VolumeWish(volume.mount, size, minimum, filesystem, options, _met(others, options))
 
 
-def _met(asked: Options, options: tuple[str, ...]) -> tuple[str, ...]:
+def _met(asked: Options, options: Collection[str]) -> tuple[str, ...]:
     return tuple(rule for option, rules in asked.items() if option in options for rule in rules)
 
 
 def _tmpfs(mount: PresetMount) -> TmpfsWish:
     options = tuple(mount.options)
-    return TmpfsWish(mount.mount, options, _met(mount.options, options))
+    return TmpfsWish(mount.mount, options, (*mount.rules, *_met(mount.options, options)))
 
 
 def _partition(partition: PresetPartition) -> PartitionWish:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import strategies as st
 
 from agent.errors import PlanError
+from agent.plan.catalog import BUILT_IN
 from agent.plan.identity import PLACEHOLDER_SERIALS
 from agent.plan.parse import parse
 
@@ -184,7 +185,7 @@ def storages(draw: st.DrawFn) -> dict[str, Any]:
         volumes.append(volume)
     more = draw(
         optional(
-            preset=st.sampled_from(["plain", "stig-rhel9"]),
+            preset=st.sampled_from(BUILT_IN),
             filesystem=st.sampled_from(["xfs", "ext4"]),
             volume_group=st.from_regex("[a-z][a-z0-9-]{0,9}", fullmatch=True),
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.plan.loader import load
-from agent.plan.manual import main, manual, parts_of
+from agent.plan.manual import main, manual, parts_of, presets
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 from agent.plan.part import Part
@@ -15,18 +15,19 @@ from agent.plan.schema import schema
 
 DOCS = Path(__file__).parents[3] / "docs"
 PARTS = list(parts_of(Plan, ""))
+DOCUMENTS = [("plan.md", manual()), ("presets.md", presets()), ("plan.schema.json", schema())]
 EXAMPLES = sorted((DOCS / "examples").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(("name", "text"), [("plan.md", manual()), ("plan.schema.json", schema())])
+@pytest.mark.parametrize(("name", "text"), DOCUMENTS)
 def test_the_document_is_current(name: str, text: str) -> None:
     written = (DOCS / name).read_text("utf-8")
     assert written == text, f"docs/{name} is not current: run python -m agent.plan.manual docs"
 
 
-def test_both_documents_are_written(tmp_path: Path) -> None:
+def test_the_documents_are_written(tmp_path: Path) -> None:
     main(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"plan.md", "plan.schema.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, _ in DOCUMENTS}
     assert (tmp_path / "plan.md").read_text("utf-8") == manual()
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from agent.errors import PlanError
+from agent.plan.catalog import BUILT_IN
 from agent.plan.parse import parse
 from tests.unit.plan.plans import SSH_KEY, certificate, encrypted, problems_of, small, text_of
 
 NOT_YET = "is not supported yet by this version"
+SIZE = "its size; where it grows, what it has at least"
 EVERYTHING_WRONG = b"""\
 version: 2
 machine:
@@ -218,12 +220,101 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # storage
     (
-        small(storage={"preset": "cis-l2-server"}),
-        [f'storage.preset: "cis-l2-server" {NOT_YET}: use plain or stig-rhel9'],
+        small(storage={"preset": "stig-rhel-9"}),
+        [
+            (
+                f'storage.preset: "stig-rhel-9" is not one of {", ".join(BUILT_IN)}: did you mean '
+                "stig-rhel9?"
+            )
+        ],
     ),
     (
-        small(storage={"preset": "stig-rhel-9"}),
-        ['storage.preset: "stig-rhel-9" is not one of plain, stig-rhel9: did you mean stig-rhel9?'],
+        small(storage={"preset": {"name": "ours", "extends": "plain", "volumes": 3, "esp": 4}}),
+        [
+            "storage.preset.esp: must be a mapping of keys, is a number",
+            "storage.preset.volumes: must be a list, is a number",
+        ],
+    ),
+    (small(storage={"preset": 9}), ["storage.preset: must be a mapping of keys, is a number"]),
+    (
+        small(storage={"preset": {"name": "plain", "extends": "stig-rhel9"}}),
+        ["storage.preset: plain is there already: give it another name"],
+    ),
+    (
+        small(storage={"preset": {"name": "ours", "extends": "stig-rhel7"}}),
+        [
+            (
+                f'storage.preset: "stig-rhel7" is not one of {", ".join(BUILT_IN)}: did you mean '
+                "stig-rhel9?"
+            )
+        ],
+    ),
+    (
+        small(storage={"preset": {"name": "ours", "volumes": [{"mount": "/"}]}}),
+        [
+            "storage.preset.boot: is missing: the partition of /boot",
+            "storage.preset.esp: is missing: the EFI system partition",
+            f"storage.preset.volumes[0].size: is missing: {SIZE}",
+        ],
+    ),
+    (
+        small(
+            storage={
+                "preset": {
+                    "name": "ours",
+                    "extends": "stig-rhel9",
+                    "volumes": [
+                        {"mount": "/home", "grow": True, "options": {"nodev": "RHEL"}},
+                        {"mount": "/srv"},
+                        {"mount": "/dev/x", "size": "1 GiB"},
+                        7,
+                    ],
+                    "boot": {"filesystem": "vfat"},
+                    "tmpfs": [[]],
+                    "summery": "x",
+                }
+            }
+        ),
+        [
+            "storage.preset.volumes[0].options.nodev: must be a list, is text",
+            f"storage.preset.volumes[1].size: is missing: {SIZE}",
+            "storage.preset.volumes[2].mount: /dev/x lies on /dev, which the kernel provides",
+            "storage.preset.volumes[3]: must be a mapping of keys, is a number",
+            "storage.preset.tmpfs[0]: must be a mapping of keys, is a list",
+            "storage.preset.summery: unknown key: did you mean summary?",
+        ],
+    ),
+    (
+        small(
+            storage={
+                "preset": {
+                    "name": "ours",
+                    "extends": ["stig-rhel9"],
+                    "volumes": [{"mount": "/home", "grow": True}, {"mount": "/home"}],
+                    "without": ["/"],
+                }
+            }
+        ),
+        [
+            "storage.preset.volumes: / is missing: every installation has that volume",
+            "storage.preset.volumes[1].mount: /home is there twice",
+        ],
+    ),
+    (
+        small(
+            storage={
+                "preset": "stig-rhel9",
+                "volumes": [{"mount": "/tmp", "size": "2 GiB"}, {"mount": "/srv"}],
+                "without": ["/", "/srv", "/tmp", "/home", "/home"],
+            }
+        ),
+        [
+            "storage.volumes[1]: /srv is not a volume of stig-rhel9: give size or grow",
+            "storage.without[0]: / cannot be left out",
+            "storage.without[1]: /srv is not a volume of stig-rhel9",
+            "storage.without[2]: /tmp is in volumes too: give one of the two",
+            "storage.without[4]: /home is there twice",
+        ],
     ),
     (small(storage={"swap": "4 GiB"}), [f"storage.swap: {NOT_YET}"]),
     (
