@@ -1,15 +1,16 @@
-"""The images port: `agent.payload` over HTTP, GNU tar at its end."""
+"""The images port: `agent.payload` over HTTP and from registries, GNU tar at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.adapters import command
 from agent.errors import Problem
 from agent.machine import Progress
+from agent.oci.registries import Registries
 from agent.payload.fetch import Source, get_manifest, probe
 from agent.payload.manifest import Manifest
 from agent.payload.options import FetchOptions
@@ -27,12 +28,17 @@ class HttpImages:
 
     trusted: Sequence[PublicKey]
     ca: str | None = None
+    registries: Registries = field(default_factory=Registries)
+
+    @property
+    def options(self) -> FetchOptions:
+        return FetchOptions(ca=self.ca, registry=self.registries)
 
     def find(self, urls: Sequence[str]) -> tuple[Manifest, Source]:
-        return get_manifest(urls, self.trusted, FetchOptions(ca=self.ca, patience=CHECK_PATIENCE))
+        return get_manifest(urls, self.trusted, replace(self.options, patience=CHECK_PATIENCE))
 
     def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
-        answers = probe(manifest, source, FetchOptions(ca=self.ca))
+        answers = probe(manifest, source, self.options)
         # One good mirror is enough; the others are told of while streaming.
         if any(answer.problem is None for answer in answers):
             return
@@ -40,5 +46,5 @@ class HttpImages:
             yield Problem("image.manifest", f"{answer.url}: {answer.problem}")
 
     def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> None:
-        with closing(stream(manifest, source, FetchOptions(ca=self.ca))) as chunks:
+        with closing(stream(manifest, source, self.options)) as chunks:
             extract(chunks, root, command.feeding, size=manifest.size, progress=progress)
