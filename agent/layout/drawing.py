@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
 from agent.layout.extents import gib
-from agent.layout.model import Layout, Role
+from agent.layout.model import FileSystem, Layout, Role
 
 WIDTH, MARGIN = 960, 24
 ROW, BAR = 58, 34
-NARROWEST = 1.5
+NARROWEST = 3.0
 """Width of the smallest bar: an ESP on 32 TB would not be seen at all."""
+COLUMNS = (0, 190, 290, 350)
+"""Where the words of a line of the list begin."""
 LETTER = 7.0
 """Width of a letter of the font, about; a name is written where it fits."""
 
@@ -25,13 +27,12 @@ STYLE = """\
 text { font: 12px system-ui, sans-serif; fill: #1d2733; }
 .what { font-weight: 600; }
 .fine { fill: #5a6a7a; }
-rect { stroke: #ffffff; stroke-width: 1; }
 .disk { fill: #dfe5ec; } .esp { fill: #f2c14e; } .boot { fill: #7fb069; }
 .root { fill: #6a8caf; } .luks { fill: #b5838d; }
-.volume { fill: #8ecae6; } .free { fill: #eef1f4; }
+.volume { fill: #8ecae6; } .volume.odd { fill: #5fa8d3; } .free { fill: #eef1f4; }
 @media (prefers-color-scheme: dark) {
   svg { background: #14191f; } text { fill: #e6ebf0; } .fine { fill: #9aa8b5; }
-  rect { stroke: #14191f; } .disk { fill: #2c3640; } .free { fill: #222a32; }
+  .disk { fill: #2c3640; } .free { fill: #222a32; }
   .bar text { fill: #14191f; } .disk + text, .free + text { fill: #e6ebf0; }
 }
 """
@@ -73,7 +74,8 @@ def drawing(layout: Layout, title: str) -> str:
         body += (_drawn(bar, top + 6, scale) for bar in row.bars)
         top += ROW
     for note in notes:
-        body.append(f'<text x="{MARGIN}" y="{top + 12}">{escape(note)}</text>')
+        for column, words in zip(COLUMNS, note, strict=False):
+            body.append(f'<text x="{MARGIN + column}" y="{top + 12}">{escape(words)}</text>')
         top += 20
     return "\n".join([*body, "</svg>\n"])
 
@@ -123,23 +125,30 @@ def _rows(layout: Layout) -> Iterator[Row]:
 
 def _volumes(layout: Layout, start: int) -> Iterator[Bar]:
     at = start
-    for volume in layout.group.volumes:
+    for number, volume in enumerate(layout.group.volumes):
         filesystem = volume.filesystem
+        kind = "volume odd" if number % 2 else "volume"
         exact = f"{_exact(volume.size)}, {filesystem.kind}, {','.join(filesystem.options)}"
-        yield Bar(at, volume.size, "volume", filesystem.mount, exact)
+        yield Bar(at, volume.size, kind, filesystem.mount, exact)
         at += volume.size
     if layout.group.free:
         yield Bar(at, layout.group.free, "free", "free", _exact(layout.group.free))
 
 
-def _notes(layout: Layout) -> Iterator[str]:
-    for filesystem in (layout.boot, *layout.esps):
-        yield f"{filesystem.mount}  {filesystem.kind}  {','.join(filesystem.options)}"
+def _notes(layout: Layout) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of the list, each as its words: mount point, size, file system, options."""
+    esp, boot = (layout.disks[0].partition(role) for role in (Role.ESP, Role.BOOT))
+    yield _note(layout.boot, boot.size)
+    for filesystem in layout.esps:
+        yield _note(filesystem, esp.size)
     for volume in layout.group.volumes:
-        filesystem = volume.filesystem
-        options = ",".join(filesystem.options)
-        yield f"{filesystem.mount}  {gib(volume.size)}  {filesystem.kind}  {options}"
-    yield from layout.deviations
+        yield _note(volume.filesystem, volume.size)
+    for deviation in layout.deviations:
+        yield (deviation,)
+
+
+def _note(filesystem: FileSystem, size: int) -> tuple[str, ...]:
+    return filesystem.mount, gib(size), filesystem.kind, ",".join(filesystem.options)
 
 
 def _exact(size: int) -> str:
