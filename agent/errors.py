@@ -64,6 +64,10 @@ class StepError(AgentError):
     exit_status = 5
 
 
+class LeftOpenError(StepError):
+    """The last step failed: the system is installed and bootable, its volumes were not closed."""
+
+
 class CommandError(StepError):
     """A program failed, did not finish in time, or is not installed.
 

@@ -15,7 +15,14 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from agent.engine import carry_out
-from agent.errors import AgentError, MachineError, PlanError, StepError, reading_only
+from agent.errors import (
+    AgentError,
+    LeftOpenError,
+    MachineError,
+    PlanError,
+    StepError,
+    reading_only,
+)
 from agent.find import Found
 from agent.inventory.model import Inventory
 from agent.layout.place import Names
@@ -125,6 +132,11 @@ def _advice(error: BaseException) -> Sequence[str]:
             return ("nothing was touched", "correct the plan and start again")
         case MachineError():
             return ("nothing was touched", "mend what is named above and start again")
+        case LeftOpenError():
+            return (
+                "the system is installed and the disks boot; only the last unmounting failed",
+                "reboot: the file systems recover from their journals",
+            )
         case StepError():
             return (
                 "the disks were left unbootable on purpose; a new run starts clean",

@@ -331,6 +331,21 @@ def test_a_report_nobody_takes_is_kept_until_somebody_does(lab: Lab, tmp_path: P
     assert len(quick.bodies) == 1
 
 
+def test_a_report_that_is_refused_for_good_is_not_sent_for_ever(lab: Lab, tmp_path: Path) -> None:
+    with receiver() as gone, receiver() as crowded:
+        gone.statuses, crowded.statuses = [403], [429, 200]
+        system = Installed(lab, tmp_path, "tpm2 or tang", gone.url, crowded.url)
+        assert system.boot() == 1
+        assert "0.curl refused the report with status 403" in system.said
+        assert "1.curl is busy: status 429" in system.said
+        assert [sink.name for sink in (system.root / "etc/bedplate/seal.d").iterdir()] == ["1.curl"]
+
+        assert system.boot() == 0, system.said
+        assert (system.state / "sealed.json").exists()
+    assert gone.bodies == []
+    assert len(crowded.bodies) == 1
+
+
 def test_without_a_keyslot_of_either_kind_it_says_who_can_help(lab: Lab, tmp_path: Path) -> None:
     system = Installed(lab, tmp_path, "tpm2 and tang")
     LUKS.kill(system.volume, UNLOCK, other=RECOVERY_KEY)

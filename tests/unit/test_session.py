@@ -14,7 +14,15 @@ import pytest
 
 from agent.adapters.disks import parse_marker
 from agent.adapters.finish import finish
-from agent.errors import AgentError, CommandError, MachineError, PlanError, Problem, StepError
+from agent.errors import (
+    AgentError,
+    CommandError,
+    LeftOpenError,
+    MachineError,
+    PlanError,
+    Problem,
+    StepError,
+)
 from agent.find import Found
 from agent.inventory.model import Disk, Inventory, Marker
 from agent.keyslots import INSTALL, RECOVERY, UNLOCK
@@ -322,6 +330,19 @@ def deaf_receiver(host: FakeHost) -> None:
 
 def full_firmware(host: FakeHost) -> None:
     host.firmware.full = True
+
+
+@writes_a_tree
+def test_a_machine_that_boots_is_not_called_unbootable_because_it_could_not_be_closed(
+    host: FakeHost,
+) -> None:
+    host.storage.fails = "release"
+    with pytest.raises(LeftOpenError, match="does not work today") as caught:
+        install(host)
+    assert caught.value.exit_status == 5
+    assert "the disks boot" in json.dumps(last(host).evidence["advice"])
+    assert "unbootable" not in json.dumps(last(host).evidence["advice"])
+    assert loaders(host)
 
 
 @writes_a_tree

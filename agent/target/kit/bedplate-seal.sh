@@ -103,6 +103,10 @@ report() {
             --write-out '%{http_code}' --data-binary "@$state/seal-event.json" || :)
         case $answer in
         2??) rm -f "$sink" ;;
+        # Busy, or too early: another time it may be taken. Every other 4xx is the receiver's last
+        # word (a token that ran out, an order it has forgotten), and asking on would never end.
+        408 | 425 | 429) say "${sink##*/} is busy: status $answer" >&2 && unheard=1 ;;
+        4??) say "${sink##*/} refused the report with status $answer" >&2 && rm -f "$sink" ;;
         *) say "the report to ${sink##*/} was answered with status $answer" >&2 && unheard=1 ;;
         esac
     done
