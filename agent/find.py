@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import MachineError, Problem
 from agent.inventory.model import Inventory
+from agent.proxy import Proxies, Proxy
 
 PLAN_LIMIT = 1024 * 1024
 """Bytes; a larger plan is refused unread."""
@@ -105,6 +106,19 @@ def plan_url(command_line: CommandLine, inventory: Inventory) -> str | None:
     if inventory.dmi.uuid:
         names.append(("uuid", str(inventory.dmi.uuid)))
     return f"{server.rstrip('/')}/v1/plan?{urlencode(names, quote_via=quote)}"
+
+
+def booted_with(command_line: CommandLine) -> Proxies:
+    """Return the proxy for images, `bedplate.proxy=URL`, and the hosts asked without it.
+
+    Those are `bedplate.no_proxy=HOST,HOST…`. Raises `MachineError` without quoting the URL.
+    """
+    url, direct = command_line.value("bedplate.proxy"), command_line.value("bedplate.no_proxy")
+    try:
+        proxy = Proxy.parse(url) if url else None
+    except ValueError as error:
+        raise MachineError([Problem("kernel command line", f"bedplate.proxy= {error}")]) from None
+    return Proxies.through(proxy, [word for word in (direct or "").split(",") if word])
 
 
 def boot_mac(command_line: CommandLine) -> str | None:

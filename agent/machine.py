@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import Problem
+from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
+from agent.payload.options import ANYONE, Access
+from agent.payload.stream import Tally
 from agent.secret import Secret
 
 Progress = Callable[[int, int], None]
@@ -25,10 +28,11 @@ Progress = Callable[[int, int], None]
 class Storage(Protocol):
     """Blocks: partition tables, arrays, LUKS containers, volumes, file systems (blivet)."""
 
-    def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
+    def clear(self, disks: Sequence[Disk]) -> tuple[str, ...]:
         """Tear down and erase whatever lies on the disks, bottom up; return what was removed.
 
-        Opened on the disks: nothing is left that any scanner would find, at either end.
+        Nothing is left that any scanner would find, at either end. Raises before the first write
+        unless every device, held open from then on, is the disk that was chosen.
         """
 
     def identify(self, disk: Path) -> tuple[str | None, str | None, int]:
@@ -198,8 +202,10 @@ class Target(Protocol):
 class Images(Protocol):
     """Signed images on web servers."""
 
-    def find(self, urls: Sequence[str]) -> tuple[Manifest, Source]:
+    def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:
         """Fetch, verify and read a manifest from the first mirror that has a good one.
+
+        `access` is kept in the source, for the payload.
 
         Raises `ImageError` naming what every mirror did wrong, or `PlanError` when a manifest with
         a good signature is not valid.
@@ -208,10 +214,11 @@ class Images(Protocol):
     def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
         """Yield why the payload could not be fetched now; brings one chunk and drops it."""
 
-    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> None:
+    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> Tally:
         """Stream the payload of a tree into the mounted file systems at `root`.
 
-        Every chunk is verified before it is used; `progress` counts bytes of the raw image.
+        Every chunk is verified before it is used; `progress` counts bytes of the raw image. What
+        each mirror did is returned.
         """
 
 

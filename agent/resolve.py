@@ -30,9 +30,11 @@ from agent.layout.place import Names, place
 from agent.machine import Machine, Progress
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
+from agent.payload.options import Access
 from agent.pin import verified
 from agent.plan.model import Plan
 from agent.plan.wish import wish
+from agent.proxy import Proxies
 from agent.sequence import Decided, sequence
 from agent.steps.base import Step
 
@@ -168,6 +170,8 @@ def _of_both(plan: Plan, layout: Layout, manifest: Manifest) -> Iterator[Check]:
 
 def _image(plan: Plan, machine: Machine) -> tuple[Manifest, Source] | Problem:
     try:
-        return machine.images.find(plan.image.manifest)
+        image = plan.image
+        proxies = Proxies.through(image.proxy, image.no_proxy) if image.proxy else None
+        return machine.images.find(image.manifest, Access(image.token, proxies))
     except (ImageError, PlanError) as error:
         return Problem("image.manifest", str(error))

@@ -29,7 +29,7 @@ from agent.adapters.tang import TangServers
 from agent.adapters.target import ChrootTarget
 from agent.adapters.tpm import TpmTools
 from agent.errors import MachineError, Problem, reading_only
-from agent.find import CommandLine, Found, find_plan, plan_url
+from agent.find import CommandLine, Found, booted_with, find_plan, plan_url
 from agent.inventory.model import Inventory
 from agent.machine import Machine
 from agent.payload.sign import PublicKey, load_trusted
@@ -98,7 +98,8 @@ def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
 
 def images() -> HttpImages:
     """Return the images port, with the keys and authorities of this live image."""
-    return HttpImages(_trusted(), _authorities_text())
+    line = CommandLine.parse(Path("/proc/cmdline").read_text())
+    return HttpImages(_trusted(), _authorities_text(), booted_with(line))
 
 
 def _keep_log(tail: LogTail) -> None:

@@ -24,7 +24,7 @@ from agent.payload.courier import Courier
 from agent.payload.document import MAX_BYTES, parse
 from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors
-from agent.payload.options import FetchOptions
+from agent.payload.options import ANYONE, Access, FetchOptions
 from agent.payload.reader import not_encoded
 from agent.payload.registry import SCHEMES, Registry
 from agent.payload.sign import SIGNATURE_SIZE, PublicKey, verify
@@ -39,7 +39,8 @@ class Source:
     """Where an image was found: evidence for the report, and all that `stream` needs.
 
     `sha256` is of the manifest's bytes, `key` the id of the key that signed them. `payload_urls`
-    begins with the mirror that gave the manifest. `origins` may be sent the bearer token.
+    begins with the mirror that gave the manifest. `origins` may be sent the bearer token of
+    `access`, which is no evidence and cannot print its secrets.
     """
 
     manifest_url: str
@@ -47,6 +48,7 @@ class Source:
     key: str
     payload_urls: tuple[str, ...]
     origins: frozenset[str]
+    access: Access = ANYONE
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def get_manifest(
         key=key.id,
         payload_urls=_payload_urls(manifest, url, urls, options.registry),
         origins=_origins(urls, options.registry),
+        access=Access(options.token, options.proxies),
     )
 
 

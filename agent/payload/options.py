@@ -32,6 +32,9 @@ class Access:
     proxies: Proxies | None = None
 
 
+ANYONE = Access()
+
+
 @dataclass(frozen=True)
 class FetchOptions:
     """All times are in seconds.

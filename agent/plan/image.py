@@ -9,7 +9,7 @@ from pydantic import Field
 
 from agent.plan.disks import OneOrMore
 from agent.plan.part import Fault, Part, one_of
-from agent.plan.text import Url
+from agent.plan.text import ImageUrl, NoProxy, ProxyUrl, Token
 
 Verify = Literal["sample", "full"]
 VERIFY: tuple[Verify, ...] = ("sample", "full")
@@ -29,8 +29,22 @@ manifest:
   - https://mirror.example.com/debian13.json
 """
 
-    manifest: OneOrMore[Url] = Field(
+    manifest: OneOrMore[ImageUrl] = Field(
         description="where the manifest lies; several addresses are mirrors, tried in this order"
+    )
+    token: Token | None = Field(
+        None,
+        description="bearer token (RFC 6750) for the hosts named in `manifest`, sent to no other",
+    )
+    proxy: ProxyUrl | None = Field(
+        None,
+        description="HTTP proxy the image is fetched through, `http://[user:password@]host:port`; "
+        "by default the one of the live image's kernel command line (`bedplate.proxy=`), if any",
+    )
+    no_proxy: OneOrMore[NoProxy] = Field(
+        (),
+        description="hosts asked without the proxy: names (with all below them), addresses, "
+        "networks such as 192.0.2.0/24",
     )
     verify: Annotated[Verify, one_of(VERIFY)] = Field(
         "sample",
@@ -39,9 +53,13 @@ manifest:
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return (self._mirrors_differ(),)
+        return self._mirrors_differ(), self._proxy_is_there()
 
     def _mirrors_differ(self) -> Iterator[Fault]:
         for number, url in enumerate(self.manifest):
             if url in self.manifest[:number]:
                 yield Fault(("manifest", number), f"{url} is there twice")
+
+    def _proxy_is_there(self) -> Iterator[Fault]:
+        if self.no_proxy and self.proxy is None:
+            yield Fault(("no_proxy",), "names hosts to ask without a proxy, and there is no proxy")

@@ -10,7 +10,7 @@ import re
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from agent.plan.part import Kind, from_text, shown
+from agent.proxy import Proxy
 from agent.secret import Secret
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -84,6 +85,43 @@ def parse_url(text: str) -> str:
     return text
 
 
+def parse_image_url(text: str) -> str:
+    """Return an http or https URL, or a file URL with an absolute path: a medium in the machine."""
+    if not text.startswith("file:"):
+        return parse_url(text)
+    right = "write it as file:///run/media/images/x.json"
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not a URL: {right}") from None
+    path = unquote(parts.path)
+    if len(text) > URL_LONGEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{shown(text)} is not a URL: percent-encode what is not plain ASCII")
+    if parts.netloc or parts.query or parts.fragment or "\0" in path:
+        raise ValueError(f"{shown(text)} names more than a file of this machine: {right}")
+    if not path.startswith("/") or path.endswith("/") or {".", ".."} & set(path.split("/")):
+        raise ValueError(f"{shown(text)} does not name a file: {right}")
+    return text
+
+
+def parse_proxy(value: object) -> Proxy:
+    """Return a proxy; the message never quotes what was there, which may hold a password."""
+    if isinstance(value, Proxy):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not text: write it in quotes")
+    if HIDDEN in value:
+        raise ValueError("has its password hidden: it was printed for people")
+    return Proxy.parse(value)
+
+
+def parse_no_proxy(text: str) -> str:
+    """Return a host, a domain, an address, a network, or `*`: what `Proxies` understands."""
+    if re.fullmatch(r"\*|[A-Za-z0-9._:/\[\]-]{1,253}", text):
+        return text
+    raise ValueError(f"{shown(text)} is not a host, an address or a network such as 192.0.2.0/24")
+
+
 def parse_path(text: str) -> str:
     """Return an absolute path without `.`, `..`, doubled or trailing slashes."""
     if not _PATH.fullmatch(text) or {".", ".."} & set(text.split("/")) or len(text) > 1024:
@@ -141,6 +179,16 @@ def show_token(token: Secret, info: SerializationInfo) -> str:
     return token.text if info.context and info.context.get("secrets") else HIDDEN
 
 
+def show_proxy(proxy: Proxy, info: SerializationInfo) -> str:
+    """Return the proxy's URL; its credentials only where the dump's context asks for secrets."""
+    if proxy.credentials is None:
+        return str(proxy)
+    if not (info.context and info.context.get("secrets")):
+        return str(proxy).replace("//", f"//{HIDDEN}@", 1)
+    user, _, password = proxy.credentials.text.partition(":")
+    return str(proxy).replace("//", f"//{quote(user, safe='')}:{quote(password, safe='')}@", 1)
+
+
 def parse_interface(text: str) -> Interface:
     """Return an address with its prefix length, 192.0.2.7/24 or 2001:db8::7/64."""
     address, slash, prefix = text.partition("/")
@@ -177,6 +225,25 @@ HostName = Annotated[
 ]
 Url = Annotated[
     StrictStr, Kind("URL (http or https)"), AfterValidator(parse_url), _schema(pattern="^https?://")
+]
+ImageUrl = Annotated[
+    StrictStr,
+    Kind("URL (http, https or file)"),
+    AfterValidator(parse_image_url),
+    _schema(pattern="^(https?://|file:///)"),
+]
+ProxyUrl = Annotated[
+    Proxy,
+    Kind("URL of a proxy (http)"),
+    PlainValidator(parse_proxy),
+    PlainSerializer(show_proxy),
+    _schema(writeOnly=True, pattern="^http://"),
+]
+NoProxy = Annotated[
+    StrictStr,
+    Kind("host, address or network"),
+    AfterValidator(parse_no_proxy),
+    _schema(minLength=1, maxLength=253),
 ]
 AbsolutePath = Annotated[
     StrictStr, Kind("absolute path"), AfterValidator(parse_path), _schema(pattern="^/")

@@ -11,7 +11,16 @@ from agent.layout.extents import gib
 from agent.machine import Machine, Progress
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
-from agent.steps.base import Evidence
+from agent.payload.stream import Tally
+from agent.steps.base import Evidence, Json
+
+
+def mirrors_of(tally: Tally) -> list[Json]:
+    """Return what the install report says of each mirror, in the order they were given."""
+    return [
+        {"url": url, "bytes": size, "corrupt": tally.corrupt.get(url, 0)}
+        for url, size in tally.received.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class WriteImage:
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         began = time.monotonic()
-        machine.images.lay(self.manifest, self.source, self.root, progress)
+        tally = machine.images.lay(self.manifest, self.source, self.root, progress)
         seconds = max(time.monotonic() - began, 0.001)
         return {
             "image": self.manifest.name,
@@ -40,4 +49,5 @@ class WriteImage:
             "size": self.manifest.size,
             "stored": self.manifest.payload.size,
             "rate": round(self.manifest.size / seconds),
+            "mirrors": mirrors_of(tally),
         }

@@ -26,6 +26,8 @@ from agent.layout.model import FileSystem, Luks
 from agent.machine import BootEntry, Machine, Progress
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
+from agent.payload.options import ANYONE, Access
+from agent.payload.stream import Tally
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 from agent.report.event import Event, envelope_of
@@ -170,17 +172,18 @@ class FakeImages:
     cut: str = ""
     laid: list[Path] = field(default_factory=list)
 
-    def find(self, urls: Sequence[str]) -> tuple[Manifest, Source]:
+    def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:
         if self.wrong:
             raise ImageError(self.wrong)
         payload = tuple(url.replace(".json", ".tar.zst") for url in urls)
-        return self.manifest, Source(urls[0], "0" * 64, "f" * 16, payload, frozenset())
+        source = Source(urls[0], "0" * 64, "f" * 16, payload, frozenset(), access)
+        return self.manifest, source
 
     def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
         if self.away:
             yield Problem("image.manifest", f"{source.payload_urls[0]}: {self.away}")
 
-    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> None:
+    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> Tally:
         if root not in self.mounts.mounted_at:
             raise StepError(f"{root}: is not mounted")
         self.laid.append(root)
@@ -189,6 +192,9 @@ class FakeImages:
             raise ImageError(self.cut)
         system(root)
         progress(manifest.size, manifest.size)
+        first, *others = source.payload_urls
+        received = {first: manifest.payload.size, **dict.fromkeys(others, 0)}
+        return Tally(received, dict.fromkeys(others, 1))
 
 
 @dataclass

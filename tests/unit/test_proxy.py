@@ -6,6 +6,8 @@ from base64 import b64decode
 
 import pytest
 
+from agent.errors import MachineError
+from agent.find import CommandLine, booted_with
 from agent.proxy import Proxies, Proxy
 
 
@@ -68,6 +70,17 @@ def test_what_is_no_proxy_is_refused_without_being_quoted(url: str) -> None:
 def test_hosts_that_are_asked_without_a_proxy(entry: str, host: str, direct: bool) -> None:
     proxies = Proxies.through(Proxy("proxy", 3128), [entry])
     assert (proxies.to("https", host, 443) is None) == direct
+
+
+def test_the_kernel_command_line_names_the_live_image_s_proxy() -> None:
+    line = "quiet bedplate.proxy=http://u:p@proxy:3128 bedplate.no_proxy=a.example,10.0.0.0/8"
+    proxies = booted_with(CommandLine.parse(line))
+    assert str(proxies.http) == str(proxies.https) == "http://proxy:3128"
+    assert proxies.direct == ("a.example", "10.0.0.0/8")
+    assert booted_with(CommandLine.parse("quiet")) == Proxies()
+    with pytest.raises(MachineError, match=r"^kernel command line: bedplate\.proxy= is not") as bad:
+        booted_with(CommandLine.parse("bedplate.proxy=socks5://u:s3cret@proxy"))
+    assert "s3cret" not in str(bad.value)
 
 
 def test_the_environment_is_read_as_curl_reads_it() -> None:
