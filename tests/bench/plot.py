@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
@@ -40,7 +39,7 @@ def svg(rows: Sequence[Row], heading: str) -> str:
 
 
 def _bar(row: Row, top: int) -> list[str]:
-    reached = 0.0 if row.ratio is None or math.isnan(row.ratio) else row.ratio / row.goal
+    reached = 0.0 if row.ratio is None else row.ratio / row.goal
     length = round(_x(min(reached, _MOST)) - _LABEL, 1)
     note = "not compared" if row.ratio is None else f"{number(row.ratio)} of {number(row.goal)}"
     end = _LABEL + length + 6

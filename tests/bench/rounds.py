@@ -68,8 +68,18 @@ def rotated(cases: Sequence[T], number: int) -> list[T]:
     return [*cases[first:], *cases[:first]]
 
 
-def race(name: str, cases: Sequence[Case], rounds: int, console: Console) -> Results:
-    """Run the cases side by side; one that fails is left out from then on, with its reason."""
+def race(
+    name: str,
+    cases: Sequence[Case],
+    rounds: int,
+    console: Console,
+    *,
+    patience: float = PATIENCE,
+) -> Results:
+    """Run the cases side by side; one that fails is left out from then on, with its reason.
+
+    `patience` is how many seconds each may wait for a quiet machine.
+    """
     results = Results()
     for case in cases:
         if case.missing:
@@ -82,7 +92,7 @@ def race(name: str, cases: Sequence[Case], rounds: int, console: Console) -> Res
             where = f"{name} {number + 1}/{rounds} {case.name}"
             try:
                 with console.status(where):
-                    cost = _once(case, first=number == 0)
+                    cost = _once(case, patience, first=number == 0)
             except FailedError as error:
                 results.missing[case.name] = str(error)
                 results.costs.pop(case.name, None)
@@ -96,10 +106,10 @@ def race(name: str, cases: Sequence[Case], rounds: int, console: Console) -> Res
     return results
 
 
-def _once(case: Case, *, first: bool) -> Cost:
+def _once(case: Case, patience: float, *, first: bool) -> Cost:
     case.prepare()
     try:
-        _settle()
+        _settle(patience)
         cost = measure(case.argv, environment=case.environment)
         if first:
             case.check()
@@ -108,9 +118,9 @@ def _once(case: Case, *, first: bool) -> Cost:
     return cost
 
 
-def _settle() -> None:
+def _settle(patience: float) -> None:
     """Wait until the machine has little else to do."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         busy, began = machine_cpu(), time.monotonic()
         time.sleep(0.25)

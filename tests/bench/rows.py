@@ -6,11 +6,9 @@ In every row more is better for us: `ratio` must be at least `goal`.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,15 @@ def _judged(
     asked: Asked,
     ours: Figures,
     peer: Figures,
-    ratio_of: Any,
+    ratio_of: Callable[[float, float], float],
     beside: dict[str, float] | None = None,
 ) -> Row:
     if not ours.values or not peer.values:
         return _none(asked, ours, peer)
     our, other = ours.middle, peer.middle
-    ratio = ratio_of(our, other) if our and other else math.nan
+    if not our or not other:
+        return replace(_none(asked, ours, peer), ok=False, why=f"measured {our} and {other}")
+    ratio = ratio_of(our, other)
     return Row(
         row=asked.row,
         ours=our,
