@@ -73,10 +73,11 @@ class DiskReader:
             # One broken disk must not hide the others; whatever is on it is not ours to erase.
             log.warning("%s: cannot be read: %s", name, error)
             content = (self._found(name, "unreadable"),)
-        place = str(kernel.block(name).resolve())
+        place = location(name, kernel)
         return Disk(
             path=str(node(name)),
-            by_id=by_id(properties),
+            by_id=links(properties, "by-id"),
+            by_path=links(properties, "by-path"),
             serial=serial,
             wwn=wwn,
             model=model(name, kernel, properties),
@@ -234,10 +235,10 @@ def model(name: str, kernel: Kernel, properties: Properties) -> str | None:
     return _text(decoded or kernel.attribute(name, "device/model") or properties.get("ID_MODEL"))
 
 
-def by_id(properties: Properties) -> tuple[str, ...]:
-    """Return the links that survive a reboot: those below /dev/disk/by-id."""
-    links = properties.get("DEVLINKS", "").split()
-    return tuple(sorted(link for link in links if link.startswith("/dev/disk/by-id/")))
+def links(properties: Properties, kind: str) -> tuple[str, ...]:
+    """Return the links that survive a reboot: those below /dev/disk/by-id or by-path."""
+    found = properties.get("DEVLINKS", "").split()
+    return tuple(sorted(link for link in found if link.startswith(f"/dev/disk/{kind}/")))
 
 
 def transport(name: str, place: str, properties: Properties) -> Transport:
@@ -245,6 +246,8 @@ def transport(name: str, place: str, properties: Properties) -> Transport:
 
     A SATA disk behind a SAS controller is a SATA disk; behind a USB bridge it is a USB disk.
     """
+    if "/nvme-fabrics/" in place:
+        return "nvmeof"
     for prefix, by_name in _BY_NAME:
         if name.startswith(prefix):
             return by_name
@@ -265,6 +268,20 @@ def controller(place: str) -> str | None:
         if re.fullmatch(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", parts[index - 1]):
             return "/".join(parts[:index])
     return None
+
+
+def location(name: str, kernel: Kernel) -> str:
+    """Return where a disk stands in /sys/devices.
+
+    An NVMe disk of several ports belongs to a subsystem that has no place of its own: then it is
+    the first of its controllers (nvme/host/multipath.c).
+    """
+    place = kernel.block(name).resolve()
+    if "/nvme-subsystem/" in str(place):
+        ports = sorted(place.parent.glob("nvme[0-9]*"), key=lambda port: _natural(port.name))
+        ports = [port for port in ports if (port / "transport").is_file()]
+        return str(ports[0].resolve() / name) if ports else str(place)
+    return str(place)
 
 
 def parse_marker(text: str, where: str) -> Marker | None:

@@ -27,8 +27,6 @@ class ErasableDisks:
             yield from _changed(disk, machine)
             if disk.read_only:
                 yield Problem(disk.path, "is read-only, look at the drive's write protection")
-            if disk.boot_medium:
-                yield Problem(disk.path, "is what this system was booted from, or holds the plan")
             for use in disk.in_use:
                 yield Problem(disk.path, f"is in use: {use}")
 

@@ -28,8 +28,8 @@ def approval(named: Sequence[str]) -> Approve:
 
 
 def names(disk: Disk) -> set[str]:
-    """Return what a disk may be called: serial, WWN, kernel name, links in /dev/disk/by-id."""
-    return {name for name in (disk.serial, disk.wwn, disk.path, *disk.by_id) if name}
+    """Return what a disk may be called: serial, WWN, kernel name, links in /dev/disk."""
+    return {name for name in (disk.serial, disk.wwn, disk.path, *disk.by_id, *disk.by_path) if name}
 
 
 def _typed(disk: Disk) -> bool:

@@ -6,7 +6,8 @@ Zero or too many matches is never resolved by taking the first: a wrong disk is 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from agent.errors import Problem
@@ -14,32 +15,43 @@ from agent.inventory.model import Disk, Inventory
 from agent.layout.extents import gib
 from agent.plan.disks import Disks, Where
 
-MUST_BE_NAMED = frozenset({"usb", "fc", "iscsi", "mmc"})
+MUST_BE_NAMED = frozenset({"usb", "fc", "iscsi", "nvmeof", "mmc"})
 """Transports that are taken only when the plan names them: removable or shared with others."""
+
+_NO_WWN = re.compile(r"(?:0x|naa\.|eui\.|nvme\.|uuid\.)?[0-]*")
+"""What a device says that was never given a World Wide Name."""
 
 
 def choose(inventory: Inventory, wanted: Disks) -> tuple[Disk, ...] | Problem:
     """Return the matching disks in a stable order (serial), or why there is no single answer."""
-    verdicts = [(disk, tuple(reasons_against(disk, wanted.where))) for disk in inventory.disks]
-    matching = [disk for disk, reasons in verdicts if not reasons]
-    if len(matching) != wanted.count:
-        seen = "; ".join(
-            f"{disk}, {gib(disk.size)}: {', '.join(reasons) or 'matches'}"
-            for disk, reasons in verdicts
-        )
-        return Problem(
-            "disks",
-            f"{len(matching)} match, the plan counts {wanted.count}; "
-            + (f"this machine has {seen}" if seen else "this machine has no disk"),
-        )
-    serials = [disk.serial for disk in matching if disk.serial]
+    order = _order(wanted.where)
+    verdicts = {disk: tuple(reasons_against(disk, wanted.where)) for disk in inventory.disks}
+    matching = sorted((disk for disk, reasons in verdicts.items() if not reasons), key=order)
+    chosen: list[Disk] = []
+    for disk in matching:
+        first = next((one for one in chosen if same_device(one, disk)), None)
+        if first is None:
+            chosen.append(disk)
+        else:
+            verdicts[disk] = (f"is another path to {first.path}",)
+    if len(chosen) != wanted.count:
+        return Problem("disks", _listing(len(chosen), wanted.count, verdicts))
+    serials = [disk.serial for disk in chosen if disk.serial]
     if len(set(serials)) != len(serials):
         return Problem(
             "disks",
-            f"{' and '.join(map(str, matching))} show the same serial: these may be two paths to "
+            f"{' and '.join(map(str, chosen))} show the same serial: these may be two paths to "
             "one disk",
         )
-    return tuple(sorted(matching, key=_order(wanted.where)))
+    if wanted.on_different_controllers and (shared := _shared_controller(chosen)):
+        return Problem("disks.on_different_controllers", shared)
+    return tuple(chosen)
+
+
+def same_device(one: Disk, other: Disk) -> bool:
+    """Tell whether two block devices are paths to one disk: same World Wide Name, same size."""
+    named = one.wwn is not None and _NO_WWN.fullmatch(one.wwn) is None
+    return named and one.wwn == other.wwn and one.size == other.size
 
 
 def reasons_against(disk: Disk, where: Where) -> Iterator[str]:
@@ -48,10 +60,31 @@ def reasons_against(disk: Disk, where: Where) -> Iterator[str]:
     if disk.transport in MUST_BE_NAMED and not named and disk.transport not in where.transport:
         yield f"is attached by {disk.transport} and not named"
     if disk.boot_medium and not named:
-        yield "the live system was booted from it"
+        yield "the live system was booted from it, or it holds the plan"
     if disk.read_only:
         yield "is read-only"
     yield from _unmet(disk, where)
+
+
+def _listing(found: int, count: int, verdicts: Mapping[Disk, Sequence[str]]) -> str:
+    seen = "; ".join(
+        f"{disk}, {gib(disk.size)}: {', '.join(reasons) or 'matches'}"
+        for disk, reasons in verdicts.items()
+    )
+    has = f"this machine has {seen}" if seen else "this machine has no disk"
+    return f"{found} match, the plan counts {count}; {has}"
+
+
+def _shared_controller(disks: Sequence[Disk]) -> str | None:
+    """Return why the disks do not each hang on a controller of their own, None where they do."""
+    for number, disk in enumerate(disks):
+        if disk.controller is None:
+            return f"{disk} does not show which controller it hangs on"
+        for other in disks[:number]:
+            if other.controller == disk.controller:
+                place = PurePosixPath(disk.controller).name
+                return f"{other} and {disk} both hang on the controller {place}"
+    return None
 
 
 def _unmet(disk: Disk, where: Where) -> Iterator[str]:
@@ -71,11 +104,13 @@ def _unmet(disk: Disk, where: Where) -> Iterator[str]:
 
 
 def _is_named(disk: Disk, where: Where) -> bool:
-    return disk.serial in where.serial or disk.wwn in where.wwn or _has_path(disk, where.path)
+    """Tell whether the plan speaks of this very disk; a pattern speaks of any."""
+    paths = (disk.path, *disk.by_id, *disk.by_path)
+    return disk.serial in where.serial or disk.wwn in where.wwn or bool({*paths} & {*where.path})
 
 
 def _has_path(disk: Disk, patterns: Sequence[str]) -> bool:
-    paths = (disk.path, *disk.by_id)
+    paths = (disk.path, *disk.by_id, *disk.by_path)
     return any(fnmatch.fnmatchcase(path, pattern) for path in paths for pattern in patterns)
 
 
@@ -84,7 +119,7 @@ def _order(where: Where) -> Callable[[Disk], tuple[int, str, str]]:
     listed = [*where.serial, *where.wwn, *where.path]
 
     def key(disk: Disk) -> tuple[int, str, str]:
-        names = {disk.serial, disk.wwn, disk.path, *disk.by_id}
+        names = {disk.serial, disk.wwn, disk.path, *disk.by_id, *disk.by_path}
         place = next((i for i, name in enumerate(listed) if name in names), len(listed))
         return (place, disk.serial or "", str(PurePosixPath(disk.path)))
 

@@ -12,7 +12,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "unknown"]
+Transport = Literal[
+    "nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "nvmeof", "unknown"
+]
 
 
 def printable(text: str) -> str:
@@ -60,6 +62,8 @@ class Disk(Fact):
     path: str
     """Kernel name, `/dev/vda`: valid only until the next boot."""
     by_id: tuple[str, ...] = ()
+    by_path: tuple[str, ...] = ()
+    """Links below /dev/disk/by-path: the slot, whichever disk is in it."""
     serial: str | None = None
     wwn: str | None = None
     model: str | None = None

@@ -11,21 +11,23 @@ from agent.plan.part import Fault, OneOrMany, Part, listed, one_of
 from agent.plan.size import Condition
 from agent.plan.text import AbsolutePath, Word
 
-Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc"]
+Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "nvmeof"]
 Erase = Literal["refuse-foreign", "owned", "any"]
 
 T = TypeVar("T")
 # One value, or a list of at least one.
 OneOrMore = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(listed), OneOrMany()]
-TRANSPORTS = ("nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc")
+TRANSPORTS = ("nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "nvmeof")
 
 
 class Where(Part):
     """What a disk must be.
 
     A disk must meet every key that is given, with any one of its values; of `size` all conditions
-    must hold. Disks on USB and memory cards match only where `transport`, `serial`, `wwn` or `path`
-    names them.
+    must hold. Fibre channel, iSCSI, NVMe over a network, USB and memory cards match only where
+    `transport`, `serial`, `wwn` or a `path` without wild cards names them; what the live system was
+    booted from, and what holds the plan, only by `serial`, `wwn` or such a `path`. Read-only disks
+    never match.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"controller"})
@@ -35,7 +37,7 @@ size: [">= 400 GB", "< 2 TB"]
 rotational: false
 """
 
-    transport: OneOrMore[Annotated[Transport, one_of(TRANSPORTS, later=("fc", "iscsi"))]] = Field(
+    transport: OneOrMore[Annotated[Transport, one_of(TRANSPORTS)]] = Field(
         (), description="how the disk is attached"
     )
     size: OneOrMore[Condition] = Field(
@@ -66,7 +68,9 @@ class Disks(Part):
     """The disks that are taken.
 
     Exactly `count` disks of the machine must match `where`. More or fewer are a problem that lists
-    every disk with the reason why it does or does not match; none is ever picked by chance.
+    every disk with the reason why it does or does not match; none is ever picked by chance. Two
+    paths to one disk (the same WWN) count as one, and the first path is used. Who a disk is, by
+    serial, WWN and size, is looked at once more on the open device just before the first write.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"data", "secure_erase"})
@@ -82,6 +86,9 @@ erase: refuse-foreign
     where: Where = Field(
         Where(), description="what the disks must be; without it any disk of the machine may match"
     )
+    on_different_controllers: StrictBool = Field(
+        False, description="true refuses a mirror whose disks hang on the same controller"
+    )
     erase: Annotated[Erase, one_of(("refuse-foreign", "owned", "any"))] = Field(
         "refuse-foreign",
         description="what may be destroyed: `refuse-foreign` takes disks that are blank or carry "
@@ -90,7 +97,12 @@ erase: refuse-foreign
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return (self._enough_are_named(),)
+        return self._enough_are_named(), self._controllers()
+
+    def _controllers(self) -> Iterator[Fault]:
+        if self.on_different_controllers and self.count == 1:
+            message = "needs more than one disk, count asks for 1"
+            yield Fault(("on_different_controllers",), message)
 
     def _enough_are_named(self) -> Iterator[Fault]:
         for key in ("serial", "wwn", "path"):

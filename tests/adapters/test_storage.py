@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from agent.adapters import command
+from agent.adapters.disks import identity
 from agent.adapters.storage.erase import (
     CANARIES,
     MIB,
@@ -19,6 +20,8 @@ from agent.adapters.storage.erase import (
     reads_zeros,
     signatures,
 )
+from agent.adapters.storage.hold import held
+from agent.adapters.storage.stack import Kernel, node
 from agent.adapters.storage.table import script
 from agent.errors import StepError
 from agent.inventory.model import Disk
@@ -84,6 +87,28 @@ def test_the_table_of_a_disk_with_4_kib_sectors_counts_those() -> None:
     )
     assert "1 : start=256, size=262144," in script(big)
     assert "1 : start=2048, size=2097152," in script(whole)
+
+
+@pytest.fixture
+def device() -> Disk:
+    """Any block device that can be looked at; nothing is written to it."""
+    kernel = Kernel()
+    for entry in sorted(Path("/sys/class/block").iterdir()):
+        if os.access(node(entry.name), os.R_OK) and kernel.size(entry.name):
+            serial, wwn, size = identity(entry.name, kernel)
+            return Disk(path=str(node(entry.name)), serial=serial, wwn=wwn, size=size)
+    pytest.skip("no block device may be read here")
+
+
+def test_the_chosen_device_is_held_open_and_any_other_is_refused(device: Disk) -> None:
+    with held([device, device], Kernel()):
+        pass
+    other = device.model_copy(update={"serial": "OTHER", "size": device.size + 512})
+    with (
+        pytest.raises(StepError, match="is not the disk that was chosen: serial was OTHER"),
+        held([device, other], Kernel()),
+    ):
+        pytest.fail("held")
 
 
 def write_gpt(disk: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent.errors import StepError
-from agent.inventory.identity import Identity
+from agent.inventory.identity import Identity, differences
+from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.machine import Machine, MirrorState, Progress
 from agent.secret import Secret
@@ -58,10 +59,14 @@ class FakeStorage:
             raise StepError(f"{disk}: is gone")
         return self.disks[disk]
 
-    def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
+    def clear(self, disks: Sequence[Disk]) -> tuple[str, ...]:
+        for disk in disks:
+            if changed := "; ".join(differences(disk, self.identify(Path(disk.path)))):
+                raise StepError(f"{disk.path}: is not the disk that was chosen: {changed}")
         self.calls.append("clear")
-        self._zeros = {disk for disk in disks if disk in self.zeroing}
-        return tuple(self.content.pop(disk) for disk in disks if disk in self.content)
+        paths = [Path(disk.path) for disk in disks]
+        self._zeros = {path for path in paths if path in self.zeroing}
+        return tuple(self.content.pop(path) for path in paths if path in self.content)
 
     def partition(self, disks: Sequence[DiskLayout]) -> None:
         self.calls.append("partition")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agent.errors import Problem
-from agent.inventory.choose import choose, may_erase
+from agent.inventory.choose import choose, may_erase, reasons_against, same_device
 from agent.inventory.model import Content, Disk, Firmware, Inventory, Marker
 from agent.plan.disks import Disks
 
@@ -70,6 +73,139 @@ def test_two_disks_with_one_serial_may_be_one_disk() -> None:
     problem = choose(machine(NVME, twin), want(2))
     assert isinstance(problem, Problem)
     assert "same serial" in problem.message
+
+
+WWN = "0x5000c500a0000001"
+PATHS = [
+    SATA.model_copy(update={"path": f"/dev/sd{letter}", "wwn": WWN, "transport": "sas"})
+    for letter in "cda"
+]
+
+
+@given(st.permutations([NVME, *PATHS]))
+def test_two_paths_to_one_disk_count_as_one(disks: list[Disk]) -> None:
+    assert choose(machine(*disks), want(2)) == (NVME, PATHS[2])
+    problem = choose(machine(*disks), want(2, transport="sas"))
+    assert isinstance(problem, Problem)
+    assert problem.message.startswith("1 match, the plan counts 2")
+    assert "/dev/sdc (no model, serial S1), 3725.3 GiB: is another path to /dev/sda" in str(problem)
+
+
+def test_the_path_that_the_plan_names_is_the_one_that_is_used() -> None:
+    assert choose(machine(*PATHS), want(path="/dev/sdd")) == (PATHS[1],)
+
+
+@pytest.mark.parametrize("wwn", ["0x0000000000000000", "eui.0000000000000000", ""])
+def test_disks_that_were_never_given_a_wwn_are_not_taken_for_one(wwn: str) -> None:
+    pair = [SATA.model_copy(update={"path": f"/dev/sd{n}", "serial": n, "wwn": wwn}) for n in "ab"]
+    chosen = choose(machine(*pair), want(2))
+    assert chosen == tuple(pair)
+
+
+def test_disks_of_one_wwn_and_different_sizes_are_two_disks() -> None:
+    other = SATA.model_copy(update={"path": "/dev/sdx", "serial": "S2", "wwn": WWN, "size": GB})
+    assert isinstance(choose(machine(PATHS[0], other), want(2)), tuple)
+
+
+HBA = "/sys/devices/pci0000:00/0000:00:{}.0"
+
+
+@pytest.mark.parametrize(
+    ("controllers", "problem"),
+    [
+        (("01", "02"), None),
+        (("01", "01"), "both hang on the controller 0000:00:01.0"),
+        (("01", None), "does not show which controller it hangs on"),
+    ],
+)
+def test_the_halves_of_a_mirror_can_be_asked_to_hang_on_different_controllers(
+    controllers: tuple[str, str | None], problem: str | None
+) -> None:
+    pair = [
+        disk.model_copy(update={"controller": place and HBA.format(place)})
+        for disk, place in zip((NVME, SATA), controllers, strict=True)
+    ]
+    wanted = Disks.model_validate({"count": 2, "on_different_controllers": True})
+    found = choose(machine(*pair), wanted)
+    if problem is None:
+        assert found == tuple(pair)
+    else:
+        assert isinstance(found, Problem)
+        assert found.where == "disks.on_different_controllers"
+        assert problem in found.message
+    assert choose(machine(*pair), want(2)) == tuple(pair)
+
+
+@pytest.mark.parametrize("transport", ["fc", "iscsi", "nvmeof", "usb", "mmc"])
+def test_what_is_removable_or_shared_must_be_named(transport: str) -> None:
+    shared = SATA.model_copy(update={"transport": transport, "wwn": WWN})
+    alone = machine(shared)
+    found = choose(alone, want(path="/dev/sd*"))
+    assert isinstance(found, Problem)
+    assert f"is attached by {transport} and not named" in found.message
+    for named in ({"transport": transport}, {"serial": "S1"}, {"wwn": WWN}, {"path": "/dev/sda"}):
+        assert choose(alone, want(**named)) == (shared,)
+    assert isinstance(choose(alone, want(transport=transport, serial="other")), Problem)
+
+
+def test_a_slot_is_named_by_its_path() -> None:
+    slot = "/dev/disk/by-path/pci-0000:00:1f.2-ata-1"
+    here = SATA.model_copy(update={"by_path": (slot,)})
+    assert choose(machine(NVME, here), want(path=slot)) == (here,)
+    assert choose(machine(NVME, here), want(path="/dev/disk/by-path/*-ata-1")) == (here,)
+
+
+DISKS = st.builds(
+    Disk,
+    path=st.sampled_from([f"/dev/sd{letter}" for letter in "abcdef"]),
+    serial=st.sampled_from([None, "S1", "S2", "S3"]),
+    wwn=st.sampled_from([None, "eui.0", "0x51", "0x52"]),
+    model=st.sampled_from([None, "M1", "M2"]),
+    size=st.sampled_from([32 * GB, 400 * GB, 960 * GB]),
+    transport=st.sampled_from(["nvme", "sata", "sas", "usb", "fc", "iscsi"]),
+    rotational=st.booleans(),
+    boot_medium=st.booleans(),
+    read_only=st.booleans(),
+    controller=st.sampled_from([None, HBA.format("01"), HBA.format("02")]),
+)
+WHERES = st.fixed_dictionaries(
+    {},
+    optional={
+        "transport": st.sampled_from(["nvme", "sata", "usb", "fc"]),
+        "size": st.sampled_from([">= 400 GB", "< 960 GB", "== 400 GB"]),
+        "rotational": st.booleans(),
+        "model": st.sampled_from(["M1", "M2"]),
+        "path": st.sampled_from(["/dev/sd*", "/dev/sda"]),
+    },
+)
+
+
+@given(
+    st.lists(DISKS, max_size=6, unique_by=lambda disk: disk.path),
+    WHERES,
+    st.sampled_from([1, 2]),
+    st.booleans(),
+)
+def test_any_disks_and_any_wish_give_as_many_sound_disks_or_a_problem_with_all_of_them(
+    disks: list[Disk], where: dict[str, object], count: int, apart: bool
+) -> None:
+    asked = {"count": count, "where": where, "on_different_controllers": apart and count > 1}
+    try:
+        wanted = Disks.model_validate(asked)
+    except ValidationError:
+        return  # one path named, two disks counted
+    found = choose(machine(*disks), wanted)
+    if isinstance(found, Problem):
+        named = found.message if "this machine has" in found.message else ""
+        assert not named or all(disk.path in named for disk in disks)
+        return
+    assert len(found) == count == len({disk.path for disk in found})
+    for disk in found:
+        assert list(reasons_against(disk, wanted.where)) == []
+        assert not disk.read_only
+    assert not any(same_device(one, other) for one, other in combinations(found, 2))
+    if wanted.on_different_controllers:
+        assert len({disk.controller for disk in found}) == count
 
 
 def test_the_order_of_a_mirror_is_the_plans_and_not_the_kernels() -> None:

@@ -191,7 +191,6 @@ def test_every_reason_why_a_disk_cannot_be_erased_is_named() -> None:
     bad = A.model_copy(
         update={
             "read_only": True,
-            "boot_medium": True,
             "in_use": ("/dev/vda1 is mounted at /mnt",),
             "wwn": "eui.1",
         }
@@ -200,7 +199,6 @@ def test_every_reason_why_a_disk_cannot_be_erased_is_named() -> None:
     assert [str(problem) for problem in found] == [
         "/dev/vda: is not the disk that was chosen: WWN was eui.1, is None",
         "/dev/vda: is read-only, look at the drive's write protection",
-        "/dev/vda: is what this system was booted from, or holds the plan",
         "/dev/vda: is in use: /dev/vda1 is mounted at /mnt",
         "/dev/vdb: cannot be looked at any more: /dev/vdb: is gone",
     ]

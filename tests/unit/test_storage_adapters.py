@@ -9,13 +9,22 @@ from uuid import UUID
 import pytest
 
 from agent.adapters.command import Argument
-from agent.adapters.disks import DiskReader, controller, identity, model, parse_marker, transport
+from agent.adapters.disks import (
+    DiskReader,
+    controller,
+    identity,
+    location,
+    model,
+    parse_marker,
+    transport,
+)
 from agent.adapters.inventory import InventoryReader
 from agent.adapters.kernel import KernelKnobs
 from agent.adapters.mounts import SystemMounts, complaints, mount_options
 from agent.adapters.storage.dismantle import Dismantler
-from agent.errors import CommandError
-from agent.inventory.model import Marker
+from agent.adapters.storage.hold import held, identity_of
+from agent.errors import CommandError, StepError
+from agent.inventory.model import Disk, Marker
 from agent.layout.model import FileSystem
 from agent.secret import Secret
 from agent.target import marker
@@ -120,6 +129,7 @@ SAS = f"{PCI}/host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0/block"
         ("sda", f"{PCI}/host1/rport-1:0-2/target1:0:0/1:0:0:0/block/sda", "scsi", "fc"),
         ("sda", "/sys/devices/platform/host2/session1/target2:0:0/2:0:0:1/block/sda", "", "iscsi"),
         ("sda", f"{PCI}/virtio3/host0/target0:0:0/0:0:0:0/block/sda", "scsi", "scsi"),
+        ("nvme1n1", "/sys/devices/virtual/nvme-fabrics/ctl/nvme1/nvme1n1", "", "nvmeof"),
         ("xvda", "/sys/devices/vbd-768/block/xvda", "", "unknown"),
     ],
 )  # fmt: skip
@@ -133,6 +143,45 @@ def test_the_controller_is_the_nearest_pci_function() -> None:
     behind = "/sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/nvme/nvme0/nvme0n1"
     assert controller(behind) == "/sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0"
     assert controller("/sys/devices/platform/x/block/vda") is None
+
+
+def test_an_nvme_disk_of_two_ports_stands_where_its_first_port_does(sysfs: Sysfs) -> None:
+    subsystem = sysfs.sys / "devices/virtual/nvme-subsystem/nvme-subsys0"
+    sysfs.disk("nvme0n1", "virtual/nvme-subsystem/nvme-subsys0")
+    for port, slot in (("nvme10", "02"), ("nvme2", "01")):
+        place = sysfs.sys / f"devices/pci0000:00/0000:00:{slot}.0/nvme/{port}"
+        place.mkdir(parents=True)
+        (place / "transport").write_text("pcie\n")
+        (subsystem / port).symlink_to(place)
+    where = location("nvme0n1", sysfs.kernel)
+    assert where.endswith("0000:00:01.0/nvme/nvme2/nvme0n1")
+    assert str(controller(where)).endswith("0000:00:01.0")
+
+
+def chosen(sysfs: Sysfs, serial: str = "S1") -> Disk:
+    """Return a disk whose number in the fake sysfs is 254:1."""
+    sysfs.disk("vda")
+    sysfs.write("class/block/vda/serial", serial)
+    (sysfs.sys / "dev/block").mkdir(parents=True)
+    (sysfs.sys / "dev/block/254:1").symlink_to("../../class/block/vda")
+    return Disk(path="/dev/vda", serial="S1", size=GIB)
+
+
+def test_who_a_disk_is_is_read_by_the_number_of_the_open_descriptor(sysfs: Sysfs) -> None:
+    disk = chosen(sysfs)
+    assert identity_of(os.makedev(254, 1), sysfs.kernel, {}) == ("S1", None, disk.size)
+    with pytest.raises(StepError, match="254:2: is gone"):
+        identity_of(os.makedev(254, 2), sysfs.kernel, {})
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("/dev/null", "/dev/null: is not a block device"), ("/nowhere", "no such file or directory")],
+)
+def test_what_is_no_disk_any_more_is_not_held(sysfs: Sysfs, path: str, problem: str) -> None:
+    gone = chosen(sysfs).model_copy(update={"path": path})
+    with pytest.raises(StepError, match=problem), held([gone], sysfs.kernel):
+        pytest.fail("held")
 
 
 def test_serials_are_the_devices_own_words_with_their_blanks(sysfs: Sysfs) -> None:

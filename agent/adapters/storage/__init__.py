@@ -1,6 +1,7 @@
 """Blocks on disks: the storage port, carried out by blivet and, below it, by plain util-linux.
 
     stack      what stands on a disk right now, from sysfs
+    hold       keep the disks open, and verify on the descriptor that they are the chosen ones
     dismantle  take that apart, top down
     erase      leave nothing on a device that a scanner would find; prove what reads zeros
     table      the GPT, written once with the identities that were chosen

@@ -30,8 +30,10 @@ from agent.adapters.storage.devices import (
     new_filesystem,
 )
 from agent.adapters.storage.dismantle import Dismantler
+from agent.adapters.storage.hold import held
 from agent.adapters.storage.stack import Kernel, kernel_name, node
 from agent.errors import StepError
+from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.machine import Progress
 from agent.secret import Secret
@@ -60,14 +62,18 @@ class BlivetStorage:
             raise StepError(f"{disk}: is gone")
         return identity(kernel_name(disk), self._kernel)
 
-    def clear(self, disks: Sequence[Path]) -> tuple[str, ...]:
-        """Take apart and erase whatever lies on the disks; return what was closed and removed."""
-        self._disks = [kernel_name(disk) for disk in disks]
-        self._zeros, self._blivet = set(), None
-        found = [line for disk in self._disks for line in self._list(disk)]
-        closed = self._dismantler.take_apart(self._disks)
-        for disk in self._disks:
-            self._erase(disk)
+    def clear(self, disks: Sequence[Disk]) -> tuple[str, ...]:
+        """Take apart and erase whatever lies on the disks; return what was closed and removed.
+
+        Raises before anything is changed where one of them is not the disk that was chosen.
+        """
+        with held(disks, self._kernel):
+            self._disks = [kernel_name(Path(disk.path)) for disk in disks]
+            self._zeros, self._blivet = set(), None
+            found = [line for disk in self._disks for line in self._list(disk)]
+            closed = self._dismantler.take_apart(self._disks)
+            for disk in self._disks:
+                self._erase(disk)
         _settle()
         return (*dict.fromkeys(found), *closed)
 

@@ -6,6 +6,7 @@ another system left and for what an interrupted run of our own left.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ class Kernel:
     def block(self, name: str) -> Path:
         """Return the sysfs directory of a block device, by kernel name (`cciss!c0d0`)."""
         return self.sys / "class/block" / name
+
+    def by_number(self, number: int) -> str | None:
+        """Return the kernel name of the block device with this number (st_rdev), None if gone."""
+        link = self.sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
+        return link.resolve().name if link.exists() else None
 
     def attribute(self, name: str, attribute: str) -> str | None:
         """Return a sysfs attribute of a block device without its newline, None if absent."""

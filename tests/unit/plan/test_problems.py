@@ -58,7 +58,7 @@ def test_every_mistake_is_reported_at_once_in_the_order_of_the_document() -> Non
         f"disks.count: 3 {NOT_YET}: use 1 or 2 (line 7)",
         (
             'disks.where.transport[1]: "sda" is not one of nvme, sata, sas, scsi, virtio, '
-            "usb, mmc: "
+            "usb, mmc, fc, iscsi, nvmeof: "
             "did you mean sas? (line 8)"
         ),
         (
@@ -179,14 +179,8 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     (small(disks={"count": 1, "secure_erase": True}), [f"disks.secure_erase: {NOT_YET}"]),
     (small(disks=[]), ["disks: must be a mapping of keys, is a list"]),
     (
-        small(disks={"count": 1, "where": {"transport": "fc"}}),
-        [
-            (
-                f'disks.where.transport: "fc" {NOT_YET}: use nvme or sata or sas or scsi or '
-                f"virtio or usb "
-                "or mmc"
-            )
-        ],
+        small(disks={"count": 1, "on_different_controllers": True}),
+        ["disks.on_different_controllers: needs more than one disk, count asks for 1"],
     ),
     (
         small(disks={"count": 2, "where": {"serial": "A"}}),
