@@ -7,10 +7,10 @@ PYTEST := $(BIN)/pytest -q
 KEY := build/keys/image.key
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv lint unit adapters machine bench deps image live sample clean
+.PHONY: help demo test venv lint unit adapters machine bench bench-vm deps image live sample clean
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: live sample  ## Install a virtual machine, boot it, show the proof
 	$(BIN)/python -m qemu demo
@@ -39,7 +39,10 @@ adapters: venv deps  ## Real programs on loopback and sparse files
 machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
 
-bench: venv deps live sample  ## Measure; writes build/bench.json
+bench: venv deps  ## Measure the image pipeline beside its peers; writes build/bench.json
+	$(BIN)/python -m tests.bench
+
+bench-vm: venv deps live sample  ## Measure it in a virtual machine; writes build/bench-vm.json
 	$(BIN)/python -m qemu bench
 
 deps:  ## apt packages for the rig and the tests

@@ -101,7 +101,7 @@ def demo_command() -> None:
 
 @main.command("bench")
 def bench_command() -> None:
-    """Measure streaming against the shell pipe; writes build/bench.json."""
+    """Measure streaming against the shell pipe; writes build/bench-vm.json."""
     from rich.console import Console
 
     from qemu.bench import bench

@@ -1,7 +1,7 @@
-"""`make bench`: streaming an image into a tree, side by side with the shell pipe, in one machine.
+"""`make bench-vm`: streaming an image into a tree, side by side with the shell pipe, in one machine.
 
 Rounds are interleaved and ratios are of medians, because these machines are noisy. Times are never
-asserted in a test; a row that misses its goal makes `make bench` fail with its name.
+asserted in a test; a row that misses its goal makes `make bench-vm` fail with its name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Row:
 
 
 def bench(console: Console) -> bool:
-    """Run everything, print the table, write build/bench.json; return whether all goals are met."""
+    """Run everything, print the table, write build/bench-vm.json; return whether all goals are met."""
     with Lab.fresh(repository() / "build/lab/bench") as lab:
         site = Site(lab)
         chassis = Chassis(disks=(Disk("d0", "virtio", 8 * GiB, "BPBENCH"),), tpm=False)
@@ -48,7 +48,7 @@ def bench(console: Console) -> bool:
         with lab.booted(machine, until=lambda vm: vm.ssh.wait(300)) as vm:
             rounds = _rounds(vm, f"{site.server.url}/images/{IMAGE}.json", console)
     rows = _rows(rounds)
-    target = repository() / "build/bench.json"
+    target = repository() / "build/bench-vm.json"
     target.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     table = Table("row", "ours", "peer", "ratio", "goal", "")
     for row in rows:

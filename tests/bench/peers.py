@@ -32,7 +32,7 @@ echo "$4  $3" | sha256sum --check --quiet
 zstd -dc "$3" | dd of="$2" bs=4M oflag=direct iflag=fullblock conv=fsync,nocreat status=none"""
 # Never without --in-place: it would put a regular file where the device node is, and exit with 0.
 DESYNC = '"$1" extract --in-place --concurrency 4 --store "$2" "$3" "$4" && sync "$4"'
-BMAPTOOL = 'python3 -m bmaptool --quiet copy --bmap "$1" "$2" "$3"'
+BMAPTOOL = '/usr/bin/python3 -m bmaptool --quiet copy --bmap "$1" "$2" "$3"'
 TAR = """\
 set -o pipefail
 curl -sf "$1" | tar --zstd -x --xattrs --acls -C "$2" -f - && sync -f "$2\""""
@@ -79,7 +79,7 @@ class Peers:
         package, disk = self._bmaptool(), self.inputs.disk("disk")
         bmap = disk.with_suffix(".bmap")
         if not bmap.exists():
-            argv: Argv = ["python3", "-m", "bmaptool", "create", disk, "--output", bmap]
+            argv: Argv = ["/usr/bin/python3", "-m", "bmaptool", "create", disk, "--output", bmap]
             run(argv, environment=package.environment())
         return bmap
 
