@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -19,17 +18,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-
 from agent.errors import ImageError, PlanError, Problem
 from agent.oci.manifest import IMAGE, LIMIT, digest_of, image_document
+from agent.oci.patience import patiently
 from agent.oci.repository import Repository
 from agent.payload.client import Client
 from agent.payload.document import MAX_BYTES, parse
 from agent.payload.manifest import Chunk, Manifest
 from agent.payload.options import FetchOptions
 from agent.payload.sign import SIGNATURE_SIZE
-from agent.payload.trouble import Passing, Trouble
 from agent.reference import Reference
 
 LANES = 4
@@ -162,33 +159,10 @@ class _Pushing:
 
     def ask(self, request: Callable[[Repository], Out]) -> Out:
         """Send one request, again and again while that may help."""
-        until = time.monotonic() + self._options.patience
-        jitter = wait_random_exponential(multiplier=0.25, max=10)
-
-        def nap(state: RetryCallState) -> float:
-            trouble = state.outcome.exception() if state.outcome else None
-            rest = trouble.rest if isinstance(trouble, Passing) else None
-            return min(jitter(state) + (rest or 0.0), max(0.0, until - time.monotonic()))
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(Passing),
-            wait=nap,
-            stop=lambda state: self._stopped.is_set() or time.monotonic() >= until,
-            sleep=self._sleep,
-            before_sleep=self._tell,
-            reraise=True,
+        repository = self._repository()
+        return patiently(
+            lambda: request(repository), str(self._reference), self._options, self._stopped
         )
-        try:
-            return retrying(request, self._repository())
-        except Trouble as trouble:
-            raise ImageError(f"{self._reference}: {trouble}") from None
-
-    def _sleep(self, seconds: float) -> None:
-        self._stopped.wait(seconds)
-
-    def _tell(self, state: RetryCallState) -> None:
-        if state.outcome is not None and not self._stopped.is_set():
-            self._options.warn(f"{self._reference}: {state.outcome.exception()}, trying again")
 
     def _repository(self) -> Repository:
         """Return this thread's own connection."""
