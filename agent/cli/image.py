@@ -7,15 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import click
 
 from agent.cli.output import json_option, make_directory, show_json
+from agent.cli.source import existing, open_source
 from agent.payload.decompress import Progress
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
+from agent.payload.pack_disk import DiskSource, os_of, pack_disk, zero_bytes
 from agent.payload.sign import keygen as make_keys
 from agent.payload.sign import load_signing_key
+from agent.payload.sources.oci import Platform
+from agent.payload.sources.opening import Wish
 
 
 @click.command()
@@ -44,7 +48,7 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
 
 
 @click.command("pack")
-@click.argument("tar", type=click.File("rb"))
+@click.argument("source", callback=existing)
 @click.option("-n", "--name", required=True, help="Name of the image: NAME.json is its manifest.")
 @click.option(
     "-k",
@@ -60,6 +64,18 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
     default=Path(),
     help="Where to put the three files; by default here.",
 )
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["tree", "disk"]),
+    help="What to make of a disk image, if not what it is: the tree of the system on it.",
+)
+@click.option(
+    "--platform",
+    metavar="OS/ARCH[/VARIANT]",
+    help="Which image of a container to take, as linux/amd64; by default this machine's.",
+)
+@click.option("--os-id", help="What is on a disk, as the ID of os-release(5) says it: debian.")
 @click.option("--level", type=click.IntRange(1, 22), default=LEVEL, show_default=True)
 @click.option(
     "--url",
@@ -69,37 +85,44 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
 )
 @json_option
 def pack_command(
-    tar: BinaryIO,
+    source: str,
     name: str,
     key: Path,
     directory: Path,
-    level: int,
-    urls: tuple[str, ...],
     *,
     as_json: bool,
+    **more: Any,
 ) -> None:
-    """Turn the root file system in TAR into an image that can be streamed and verified.
+    """Turn SOURCE into an image that can be streamed and verified.
 
-    TAR is plain or compressed (gzip, xz, bzip2, zstd); - reads stdin. Writes NAME.tar.zst (which
-    plain `zstd -d | tar x` still reads), NAME.json and its signature NAME.json.sig.
+    SOURCE is told by its content. A tar archive, a directory, a container image (an OCI layout, its
+    archive, what `docker save` writes), a squashfs or another file system makes a tree: a root file
+    system that is laid over any storage. A whole disk (raw, qcow2, vmdk, a device) makes a disk, or
+    with `--as tree` the tree of the system on it. Tar archives and raw disks may be compressed
+    (gzip, xz, bzip2, zstd) and may come from a pipe, as -.
+
+    Writes NAME.tar.zst (which plain `zstd -d | tar x` still reads) or NAME.raw.zst, NAME.json and
+    its signature NAME.json.sig.
     """
     make_directory(directory)
     began = time.monotonic()
-    with _bar(tar, quiet=as_json) as progress:
-        packed = pack(
-            tar,
-            directory,
-            name,
-            load_signing_key(key),
-            options=PackOptions(level=level, urls=urls),
-            progress=progress,
-        )
+    wish = Wish(more["kind"], Platform.of(more["platform"]) if more["platform"] else None)
+    options = PackOptions(level=more["level"], urls=more["urls"])
+    signing = load_signing_key(key)
+    with open_source(source, wish) as opened, _bar(source, quiet=as_json) as progress:
+        if isinstance(opened, DiskSource):
+            os = os_of(more["os_id"])
+            packed = pack_disk(
+                opened, directory, name, signing, options=options, os=os, progress=progress
+            )
+        else:
+            packed = pack(opened, directory, name, signing, options=options, progress=progress)
     _show(packed, time.monotonic() - began, as_json=as_json)
 
 
 def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:
     manifest = packed.manifest
-    stored = manifest.payload.size
+    stored, zero = manifest.payload.size, zero_bytes(packed)
     if as_json:
         show_json(
             {
@@ -110,15 +133,21 @@ def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:
                 "size": manifest.size,
                 "stored": stored,
                 "sha256": manifest.sha256,
+                "kind": manifest.kind,
                 "chunks": len(manifest.chunks),
+                "zero": zero,
                 "seconds": round(seconds, 3),
             }
         )
         return
-    kernels = manifest.tree.kernels if manifest.tree else ()
-    system = f"{manifest.os.id} {manifest.os.version}".strip() if manifest.os else "unknown"
+    holds = f"{manifest.os.id} {manifest.os.version}".strip() if manifest.os else "unknown"
+    if manifest.tree:
+        kernels = ", ".join(kernel.version for kernel in manifest.tree.kernels)
+        holds += f", kernel {kernels or 'none'}"
+    else:
+        holds = f"a disk ({holds}), {zero / manifest.size:.0%} of it zero"
     click.echo(
-        f"{packed.document}: {system}, kernel {', '.join(k.version for k in kernels) or 'none'}\n"
+        f"{packed.document}: {holds}\n"
         f"{manifest.size / 1e6:.1f} MB in {len(manifest.chunks)} chunks packed to "
         f"{stored / 1e6:.1f} MB ({stored / manifest.size:.0%}) in {seconds:.1f} s "
         f"({manifest.size / 1e6 / max(seconds, 1e-3):.0f} MB/s)"
@@ -126,7 +155,7 @@ def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _bar(source: BinaryIO, *, quiet: bool) -> Iterator[Progress]:
+def _bar(source: str, *, quiet: bool) -> Iterator[Progress]:
     """Show a progress bar on stderr where somebody is looking."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
@@ -137,7 +166,7 @@ def _bar(source: BinaryIO, *, quiet: bool) -> Iterator[Progress]:
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bars("packing", *columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(str(getattr(source, "name", "")), total=None)
+        task = bars.add_task(source, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total or None)
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from agent.errors import PlanError, Problem
 from agent.payload.decompress import Progress
 from agent.payload.frames import Frames, Piece
 from agent.payload.manifest import Os
@@ -53,6 +56,17 @@ def pack_disk(
         frames = Frames(level=options.level, where=source.name, workers=options.workers)
         frames.write(source.pieces(options.chunk_size, progress), image.payload)
         return image.finish(frames, created=source.modified, os=os)
+
+
+def os_of(name: str | None) -> Os | None:
+    """Return what `--os-id` says is on a disk; a disk is not looked into. Raises `PlanError`."""
+    if name is None:
+        return None
+    try:
+        return Os(id=name)
+    except ValidationError:
+        message = f"is {name!r}, must be an ID of os-release(5): small letters, digits, . _ or -"
+        raise PlanError([Problem("os-id", message)]) from None
 
 
 def zero_bytes(packed: Packed) -> int:
