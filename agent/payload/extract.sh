@@ -10,6 +10,8 @@
 # initramfs. The private root is mounted over /sys: no target lies there, and tar needs no sysfs.
 # All mounts end with tar, because the mount namespace does.
 set -eu
+# Directories that the archive does not name: the same on every live system.
+umask 022
 root=$1
 shift
 mount -t tmpfs -o mode=0755,size=64k,nr_inodes=64 bedplate /sys

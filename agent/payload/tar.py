@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 BLOCK = 512
@@ -34,6 +34,8 @@ _TYPES: Mapping[bytes, Type] = {
     b"5": "directory",
     b"6": "other",
 }
+_DEVICES: Mapping[bytes, str] = {b"3": "is a character device", b"4": "is a block device"}
+_CAPABILITY = "SCHILY.xattr.security.capability"
 _ZERO = bytes(BLOCK)
 
 
@@ -47,7 +49,8 @@ class Member:
 
     `size` is the bytes of content in the archive (a sparse file's holes are not), `head` the first
     bytes of the content, as many as were asked for. `link` is normalised for a hard link, as given
-    for a symbolic link.
+    for a symbolic link. `privilege` says what could make a user root, such as
+    ``has set-id bits``, or nothing.
     """
 
     path: str
@@ -56,6 +59,7 @@ class Member:
     mtime: int
     link: str
     head: bytes
+    privilege: str = ""
 
 
 class TarReader:
@@ -180,7 +184,8 @@ class TarReader:
         target = _normal(link) if type_ == "hardlink" else link.decode(errors="replace")
         head = min(size, self._wanted(path)) if type_ == "file" else 0
         mtime = self._mtime(block, pax)
-        self._member = Member(path, type_, size, mtime, target, b"")
+        privilege = self._privilege(block, pax, type_)
+        self._member = Member(path, type_, size, mtime, target, b"", privilege)
         self._pax, self._name, self._link = {}, None, None
         if kind == b"S" and block[482]:
             self._expect(BLOCK, lambda more: self._sparse(more, head))
@@ -204,7 +209,7 @@ class TarReader:
         member, self._member = self._member, None
         assert member is not None
         if head:
-            member = Member(member.path, member.type, member.size, member.mtime, member.link, head)
+            member = replace(member, head=head)
         self._report(member)
         self._skip = _padded(member.size) - kept
         self._expect(BLOCK, self._header)
@@ -216,6 +221,15 @@ class TarReader:
                 raise TarError(f"has a size of {size!r} in the pax header before byte {self._at}")
             return int(size)
         return self._number(block[124:136])
+
+    def _privilege(self, block: bytes, pax: Mapping[str, bytes], type_: Type) -> str:
+        if block[156:157] in _DEVICES:
+            return _DEVICES[block[156:157]]
+        if _CAPABILITY in pax:
+            return "has capabilities"
+        if type_ in {"directory", "symlink"}:  # set-id bits of a directory only hand on its group
+            return ""
+        return "has set-id bits" if self._number(block[100:108]) & 0o6000 else ""
 
     def _mtime(self, block: bytes, pax: Mapping[str, bytes]) -> int:
         try:

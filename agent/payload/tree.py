@@ -6,13 +6,16 @@ Python's tarfile is three times slower and loses extended attributes and ACLs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from agent.errors import CommandError, ImageError
 from agent.payload.flush import flushed, is_full
+from agent.payload.shards import PATIENCE, Chunk, Cuts, Open, Shards, feed
+from agent.payload.untrusted import DROPPED, admitted
 
 Progress = Callable[[int, int], None]
 
@@ -44,41 +47,79 @@ class Feeding(Protocol):
     """Run a program and feed its stdin: `agent.adapters.command.feeding`."""
 
     def __call__(
-        self, *argv: str | os.PathLike[str], pipe_size: int = ...
+        self, *argv: str | os.PathLike[str], pipe_size: int = ..., patience: float | None = ...
     ) -> AbstractContextManager[IO[bytes]]: ...
 
 
 def extract(
-    chunks: Iterable[bytes | memoryview],
+    chunks: Iterable[Chunk],
     root: Path,
     feeding: Feeding,
     *,
     size: int,
     progress: Progress = lambda done, total: None,
+    cuts: Cuts | None = None,
+    trusted: bool = True,
 ) -> None:
     """Unpack a tar stream of `size` bytes below `root`, and write it through to the disks.
 
     Owners, modes, times, set-id bits, hard links, holes, ACLs, extended attributes and labels are
-    as in the archive. No member leaves `root`: one that tries makes this fail. `progress` counts
-    bytes of the tar stream. Needs root. Raises `ImageError`, also when a device failed or filled
-    up after tar was done.
+    as in the archive. No member leaves `root`: one that tries makes this fail. With `cuts` the
+    chunks must be those of the manifest, one by one, and several tars work side by side. Unless the
+    archive is `trusted`, which is to say signed by somebody we know, a device node, a file with
+    set-id bits or one with capabilities makes this fail.
+
+    `progress` counts bytes that tar was given. Needs root. Raises `ImageError`, also when a device
+    failed or filled up after tar was done.
     """
-    done = 0
+
+    def start() -> AbstractContextManager[IO[bytes]]:
+        return feeding(*_argv(root, trusted), pipe_size=1 << 20, patience=PATIENCE)
+
+    stream = iter(chunks if trusted else admitted(chunks, root))
+    fed = _Fed(size, progress)
     with flushed(root) as volumes:
         try:
-            with feeding(*_argv(root), pipe_size=1 << 20) as pipe:
-                for chunk in chunks:
-                    pipe.write(chunk)
-                    done += len(chunk)
-                    progress(done, size)
+            if cuts is not None and cuts.lanes > 1:
+                _unpack_shards(stream, cuts, start, fed)
+            _unpack_rest(stream, start, fed)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
-            message = f"{root}: {full}tar {error.what} after {done} bytes"
+            message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
             raise ImageError(f"{message}: {error.stderr}" if error.stderr else message) from None
-    if done != size:
-        raise ImageError(f"{root}: the archive was {done} bytes long, must be {size}")
+    if fed.count != size:
+        raise ImageError(f"{root}: the archive was {fed.count} bytes long, must be {size}")
 
 
-def _argv(root: Path) -> tuple[str | os.PathLike[str], ...]:
+@dataclass
+class _Fed:
+    """How many bytes tar was given."""
+
+    size: int
+    progress: Progress
+    count: int = 0
+
+    def note(self, count: int) -> None:
+        self.count = count
+        self.progress(count, self.size)
+
+
+def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, start: Open, fed: _Fed) -> None:
+    """Unpack what may be unpacked in any order; leave the rest in the stream."""
+    with Shards(start, cuts.lanes) as shards:
+        for head, chunk in zip(cuts.heads, stream, strict=False):
+            shards.put(chunk, head=head)
+            fed.note(shards.fed)
+    fed.note(shards.fed)
+
+
+def _unpack_rest(stream: Iterator[Chunk], start: Open, fed: _Fed) -> None:
+    with start() as pipe:
+        for chunk in stream:
+            feed(pipe, chunk)
+            fed.note(fed.count + len(chunk))
+
+
+def _argv(root: Path, trusted: bool) -> tuple[str | os.PathLike[str], ...]:
     private = ("unshare", "--mount", "--propagation", "private")
-    return (*private, "sh", _SCRIPT, root, *TAR_OPTIONS)
+    return (*private, *(() if trusted else DROPPED), "sh", _SCRIPT, root, *TAR_OPTIONS)
