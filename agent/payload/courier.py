@@ -7,6 +7,7 @@ kept and the rest asked for, as long as it is the same mirror: a bad digest is t
 from __future__ import annotations
 
 import math
+import mmap
 import threading
 import time
 from collections import Counter
@@ -26,6 +27,9 @@ from agent.payload.trouble import Corrupt, Slow, Trouble
 
 SLOWER = 4.0
 """How many times longer than another mirror would take, a mirror may take for a chunk."""
+
+KEPT = 1 << 20
+"""Bytes of memory that stay with a courier between two chunks; a multiple of any page."""
 
 
 @dataclass
@@ -63,24 +67,37 @@ class Courier:
         self._client = Client(options, origins)
         self._reader = Reader(self._client, manifest.payload.size)
         self._decoder = Decoder(manifest.chunk_size)
-        self._frame = bytearray()
+        # As large as any frame is, but memory only where one has been.
+        most = max(chunk.stored for chunk in manifest.chunks)
+        self._memory = mmap.mmap(-1, most, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def bring(self, number: int, into: memoryview) -> None:
         """Fill `into` with the bytes of chunk `number`, or raise `ImageError` or `NoRangesError`.
 
         Done or failed within `FetchOptions.patience`.
         """
+        self.fetch(number)
+        self.decode(number, into)
+
+    def fetch(self, number: int) -> None:
+        """Have the frame of chunk `number` here, verified: half of `bring`."""
         chunk = self._manifest.chunks[number]
-        if len(self._frame) < chunk.stored:
-            self._frame = bytearray(chunk.stored)
-        frame = memoryview(self._frame)[: chunk.stored]
+        frame = self._frame(chunk)
         until = min(self._until, time.monotonic() + self._options.patience)
-        errand = _Errand(number, chunk, until, Filling(frame))
-        self._fetch(errand)
+        self._fetch(_Errand(number, chunk, until, Filling(frame)))
+
+    def decode(self, number: int, into: memoryview) -> None:
+        """Fill `into` with the bytes of the chunk that was fetched last."""
+        chunk = self._manifest.chunks[number]
         try:
-            self._decoder.decode(frame, into)
+            self._decoder.decode(self._frame(chunk), into)
         except ImageError as error:
-            raise ImageError(f"{self._place(errand)}: its frame {error}") from None
+            raise ImageError(f"{self._place(number)}: its frame {error}") from None
+        if chunk.stored > KEPT:  # the few that did not compress would stay in memory to the end
+            self._memory.madvise(mmap.MADV_DONTNEED, KEPT, len(self._memory) - KEPT)
+
+    def _frame(self, chunk: Chunk) -> memoryview:
+        return memoryview(self._memory)[: chunk.stored]
 
     def abort(self) -> None:
         """Break off what `bring` is waiting for in another thread."""
@@ -175,7 +192,7 @@ class Courier:
 
     def _verify(self, errand: _Errand) -> None:
         chunk = errand.chunk
-        digest = sha256(memoryview(self._frame)[: chunk.stored]).hexdigest()
+        digest = sha256(self._frame(chunk)).hexdigest()
         if digest != chunk.sha256:
             raise Corrupt(
                 f"sent bytes {chunk.at} to {chunk.at + chunk.stored - 1} with sha256 {digest}, "
@@ -187,10 +204,10 @@ class Courier:
             f"{mirror.url}: {errand.said.get(mirror.url) or mirror.said or 'was not asked'}"
             for mirror in self._mirrors.all
         )
-        return f"{self._place(errand)}: {why}; " + "; ".join(said)
+        return f"{self._place(errand.number)}: {why}; " + "; ".join(said)
 
-    def _place(self, errand: _Errand) -> str:
+    def _place(self, number: int) -> str:
         return (
-            f"image {self._manifest.name}: chunk {errand.number} "
-            f"(bytes from {errand.chunk.offset} of {self._manifest.size})"
+            f"image {self._manifest.name}: chunk {number} "
+            f"(bytes from {self._manifest.chunks[number].offset} of {self._manifest.size})"
         )

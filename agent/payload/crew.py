@@ -1,23 +1,31 @@
-"""Threads that bring chunks in any order, each with a courier and a buffer of its own.
+"""Threads that bring chunks in any order, each with a courier of its own.
 
 Where order does not matter nobody has to wait for anybody: every thread receives, verifies and
-decodes a chunk, and hands it on, all of which leave the interpreter to the others.
+decodes a chunk, and hands it on, all of which leave the interpreter to the others. There are more
+threads than cores because some wait for the network or the disk, and only as many buffers as
+cores, because more cannot decode.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
 
 from agent.payload.courier import Courier
+from agent.payload.direct import pages
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors, NoRangesError
 from agent.payload.options import FetchOptions
 
 MEMORY = 24 << 20
-"""Bytes of image under way; frames and decoders take about twice that once more."""
+"""Bytes of image under way: with large chunks there are fewer threads."""
+FRAMES = 2 << 20
+"""Bytes of frames under way for each thread; those that did not compress have to queue."""
+
+SPARE = 2
+"""Threads without a buffer: they wait for the network, or have a frame ready for the next."""
 
 Use = Callable[[int, memoryview], None]
 """Called with a chunk's number and its bytes, in the thread that brought it."""
@@ -81,12 +89,19 @@ class _Shift:
     def __init__(self, manifest: Manifest, hire: Callable[[threading.Event], Courier]) -> None:
         self._manifest, self._hire = manifest, hire
         self._stopped = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._room = 0
         self._couriers: list[Courier] = []
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._failure: BaseException | None = None
 
     def work(self, lanes: int, numbers: Iterable[int], use: Use, errand: Errand) -> None:
         queue = iter(numbers)
+        size = self._manifest.chunk_size
+        self._room = max(lanes * FRAMES, max(chunk.stored for chunk in self._manifest.chunks))
+        buffers = [pages(size) for _ in range(max(1, lanes - SPARE))]
+        for buffer in buffers:
+            self._free.put(memoryview(buffer))
         threads = [
             threading.Thread(target=self._guarded, args=(self._lane, queue, use), name=f"lane{n}")
             for n in range(lanes)
@@ -119,6 +134,7 @@ class _Shift:
         with self._lock:
             self._failure = self._failure or error
             self._stopped.set()
+            self._lock.notify_all()
             couriers = list(self._couriers)
         for courier in couriers:
             courier.abort()
@@ -127,19 +143,35 @@ class _Shift:
         courier = self._hire(self._stopped)
         with self._lock:
             self._couriers.append(courier)
-        chunks, size = self._manifest.chunks, self._manifest.chunk_size
         try:
-            # mmap and not bytearray: it begins on a page, as O_DIRECT wants it.
-            with mmap.mmap(-1, size) as buffer, memoryview(buffer) as whole:
-                while (number := self._next(queue)) is not None:
-                    with whole[: chunks[number].length] as content:
-                        courier.bring(number, content)
+            while (number := self._next(queue)) is not None:
+                courier.fetch(number)
+                buffer = self._free.get()
+                try:
+                    with buffer[: self._manifest.chunks[number].length] as content:
+                        courier.decode(number, content)
+                        self._returned(number)
                         use(number, content)
+                finally:
+                    self._free.put(buffer)
         finally:
             with self._lock:
                 self._couriers.remove(courier)
             courier.close()
 
     def _next(self, queue: Iterator[int]) -> int | None:
+        """Return the number of the next chunk when there is room for its frame."""
         with self._lock:
-            return None if self._stopped.is_set() else next(queue, None)
+            number = None if self._stopped.is_set() else next(queue, None)
+            if number is None:
+                return None
+            stored = self._manifest.chunks[number].stored
+            self._lock.wait_for(lambda: self._room >= stored or self._stopped.is_set())
+            self._room -= stored
+            return number
+
+    def _returned(self, number: int) -> None:
+        """Make room again: the frame of a chunk was decoded."""
+        with self._lock:
+            self._room += self._manifest.chunks[number].stored
+            self._lock.notify_all()

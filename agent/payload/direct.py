@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import stat
 import struct
@@ -199,6 +200,11 @@ def _lock(device: Device) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def pages(size: int) -> mmap.mmap:
+    """Return memory that begins on a page, as O_DIRECT wants it, and is there once it is used."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _ioctl(descriptor: int, request: int, form: str) -> int:

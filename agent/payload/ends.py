@@ -6,11 +6,9 @@ end on the way, see `agent.payload.gpt`.
 
 from __future__ import annotations
 
-import mmap
-
 from agent.errors import ImageError, StepError
 from agent.payload import gpt
-from agent.payload.direct import ALIGNMENT, Device
+from agent.payload.direct import ALIGNMENT, Device, pages
 from agent.payload.manifest import Manifest
 from agent.payload.stamp import UNDER_WAY, Stamp, place
 
@@ -27,7 +25,7 @@ class Ends:
         size = manifest.size
         self.first = min(END, size)
         self.last = max(self.first, (size - END) // ALIGNMENT * ALIGNMENT)
-        self._maps = [mmap.mmap(-1, 2 * END) for _ in range(3)]
+        self._maps = [pages(2 * END) for _ in range(3)]
         self._head, self._tail, self._spare = (memoryview(found) for found in self._maps)
 
     def __enter__(self) -> Ends:

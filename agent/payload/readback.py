@@ -6,7 +6,6 @@ writing; or every byte, against the digest of the image in its manifest.
 
 from __future__ import annotations
 
-import mmap
 import random
 import threading
 from collections import deque
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from agent.errors import StepError
-from agent.payload.direct import ALIGNMENT, Device
+from agent.payload.direct import ALIGNMENT, Device, pages
 from agent.payload.ends import Ends
 from agent.payload.manifest import Manifest
 
@@ -70,7 +69,7 @@ class Sample:
     def prove(self, device: Device) -> int:
         """Compare every place with the device; return the bytes read, or raise `StepError`."""
         read = 0
-        with mmap.mmap(-1, WINDOW) as buffer, memoryview(buffer) as view:
+        with pages(WINDOW) as buffer, memoryview(buffer) as view:
             for number, (offset, length) in sorted(self.windows.items()):
                 with view[:length] as window:
                     device.read(offset, window)
@@ -111,7 +110,7 @@ def prove_whole(
 def _pieces(device: Device, first: int, end: int) -> Iterator[memoryview]:
     """Yield the device's content in order; a thread reads ahead of who hashes."""
     places = deque((at, min(PIECE, end - at)) for at in range(first, end, PIECE))
-    buffers = [mmap.mmap(-1, PIECE) for _ in range(AHEAD)]
+    buffers = [pages(PIECE) for _ in range(AHEAD)]
     free = [memoryview(buffer) for buffer in buffers]
     waiting: deque[tuple[memoryview, int, Future[None]]] = deque()
     pool = ThreadPoolExecutor(1, "read")

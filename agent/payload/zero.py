@@ -12,13 +12,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import struct
 import threading
 from collections.abc import Iterable, Iterator
 
-from agent.payload.direct import ALIGNMENT, Device
+from agent.payload.direct import ALIGNMENT, Device, pages
 from agent.payload.manifest import Chunk
 
 PIECE = 256 << 20
@@ -77,7 +76,7 @@ class Zeroes:
         elif how == "zero out":
             fcntl.ioctl(self._device.descriptor, _BLKZEROOUT, struct.pack("QQ", offset, length))
         else:
-            with mmap.mmap(-1, WRITTEN) as nothing, memoryview(nothing) as view:
+            with pages(WRITTEN) as nothing, memoryview(nothing) as view:
                 for done in range(0, length, WRITTEN):
                     with view[: min(WRITTEN, length - done)] as piece:
                         self._device.write(offset + done, piece)
