@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 
 def main(url: str, digest: str, device: str) -> None:
-    from ironic_python_agent import (  # type: ignore[import-not-found]
-        disk_utils,
-        partition_utils,  # noqa: F401  # registers options that the others read
-    )
+    # The order matters: the first registers options that the others read as they are imported.
+    from ironic_python_agent import config  # type: ignore[import-not-found]  # noqa: F401
     from ironic_python_agent.extensions import standby  # type: ignore[import-not-found]
     from oslo_config import cfg  # type: ignore[import-not-found]
 
     cfg.CONF([], project="ironic-python-agent", default_config_files=[])
-    # It would repair the table of a larger disk and look for a UUID when all is written. That is
-    # not what is timed here, and wants programs of the ramdisk.
-    quiet: Any = disk_utils
-    quiet.fix_gpt_partition = lambda device, node_uuid: None
-    quiet.block_uuid = lambda device: ""
     extension = standby.StandbyExtension()
     extension.partition_uuids = {}
     image = {"id": "bench", "urls": [url], "os_hash_algo": "sha256", "os_hash_value": digest}

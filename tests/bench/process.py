@@ -117,8 +117,10 @@ def measure(
         said.seek(0)
         complained.seek(0)
         if process.returncode:
-            last = complained.read().decode(errors="replace").strip()[-1000:]
-            raise FailedError(f"exited with status {process.returncode} after {wall:.0f} s: {last}")
+            words = complained.read().decode(errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(words) if line.strip()), "said nothing")
+            status = f"exited with status {process.returncode} after {wall:.0f} s"
+            raise FailedError(f"{status}: {last[-300:]}")
         cpu = usage.ru_utime + usage.ru_stime
         return Cost(wall, cpu, busy, memory.peak, said.read().decode(errors="replace"))
 

@@ -151,6 +151,10 @@ def wire(name: str = "bedplate-bench") -> Iterator[Wire]:
     """
     here, there = "bpbench0", "bpbench1"
     limit = ("root", "tbf", "rate", RATE, "burst", "256kb", "latency", "50ms")
+    # Names of namespaces are files there; in a tmpfs of ours they vanish with us.
+    names = Path("/run/netns")
+    names.mkdir(exist_ok=True)
+    run(["mount", "-t", "tmpfs", "bedplate-bench", names])
     run(["ip", "netns", "add", name])
     try:
         run(["ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name])
@@ -165,3 +169,4 @@ def wire(name: str = "bedplate-bench") -> Iterator[Wire]:
         with suppress(BenchError):  # it was not made
             run(["ip", "link", "delete", here])
         run(["ip", "netns", "delete", name])
+        run(["umount", "--lazy", "--recursive", names])

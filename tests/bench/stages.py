@@ -72,9 +72,10 @@ def decode(manifest: Manifest, payload: Path) -> float:
         def work() -> None:
             for chunk in _chunks(manifest):
                 with memoryview(stored)[chunk.at : chunk.at + chunk.stored] as frame:
-                    reader, done = zstd.stream_reader(frame, closefd=False), 0
-                    while done < chunk.length and (count := reader.readinto(into[done:])):
-                        done += count
+                    done = 0
+                    with zstd.stream_reader(frame, closefd=False) as reader:
+                        while done < chunk.length and (count := reader.readinto(into[done:])):
+                            done += count
                     assert done == chunk.length
 
         return _cost(work, _own)
