@@ -15,6 +15,7 @@ from typing import Protocol
 from agent.errors import Problem
 from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
+from agent.payload.described import Described
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access
@@ -200,7 +201,7 @@ class Target(Protocol):
 
 
 class Images(Protocol):
-    """Signed images on web servers."""
+    """Images on web servers and in registries."""
 
     def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:
         """Fetch, verify and read a manifest from the first mirror that has a good one.
@@ -211,11 +212,21 @@ class Images(Protocol):
         a good signature is not valid.
         """
 
-    def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
-        """Yield why the payload could not be fetched now; brings one chunk and drops it."""
+    def survey(self, reference: str, access: Access = ANYONE) -> tuple[Described, Source]:
+        """Read a bootable container, named by its digest, from end to end; say what it makes.
 
-    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> Tally:
-        """Stream the payload of a tree into the mounted file systems at `root`.
+        Raises `ImageError` when it is not to be had or not what the digest says, and `PlanError`
+        when one of its layers is unsound.
+        """
+
+    def problems(self, image: Described, source: Source) -> Iterator[Problem]:
+        """Yield why the payload could not be fetched now; brings one chunk and drops it.
+
+        A container was fetched in whole by `survey`.
+        """
+
+    def lay(self, image: Described, source: Source, root: Path, progress: Progress) -> Tally:
+        """Stream a tree into the mounted file systems at `root`; it came from `find` or `survey`.
 
         Every chunk is verified before it is used; `progress` counts bytes of the raw image. What
         each mirror did is returned.

@@ -59,13 +59,12 @@ class Reference:
 
         `oci://` before it is allowed, `oci+http://` makes it plain HTTP.
         """
-        found = cls.parse(text if "://" in text else f"oci://{text}")
-        if found.digest is None:
+        if "@" not in text:
             raise ValueError(
                 f"{_shown(text)} has no digest, and a tag may move between check and install: "
                 f"write {EXAMPLE}@sha256:…"
             )
-        return found
+        return cls.parse(text if "://" in text else f"oci://{text}")
 
     @classmethod
     def parse_docker(cls, text: str) -> Self:

@@ -28,8 +28,8 @@ from agent.layout.model import Layout, Role
 from agent.layout.picture import losses, plain, tree
 from agent.layout.place import Names, place
 from agent.machine import Machine, Progress
+from agent.payload.described import Described
 from agent.payload.fetch import Source
-from agent.payload.manifest import Manifest
 from agent.payload.options import Access
 from agent.pin import verified
 from agent.plan.model import Plan
@@ -45,7 +45,7 @@ class Order:
 
     plan: Plan
     inventory: Inventory
-    manifest: Manifest
+    manifest: Described
     layout: Layout
     steps: tuple[Step, ...]
 
@@ -121,7 +121,8 @@ def resolve(
         checks += _of_layout(layout, inventory)
     if isinstance(layout, Layout) and not isinstance(image, Problem):
         checks += _of_both(plan, layout, image[0])
-    problems = [*examine(checks, machine, progress), *problems]
+    found = (*examine(checks, machine, progress), *problems)
+    problems = [_placed(problem, plan) for problem in found]
     if problems or isinstance(layout, list) or isinstance(image, Problem):
         raise MachineError(problems)
     servers = plan.encryption.tang if plan.encryption else ()
@@ -163,15 +164,25 @@ def _of_layout(layout: Layout, inventory: Inventory) -> Iterator[Check]:
     yield UniqueNames(layout, tuple(disk for disk in inventory.disks if disk not in chosen))
 
 
-def _of_both(plan: Plan, layout: Layout, manifest: Manifest) -> Iterator[Check]:
+def _of_both(plan: Plan, layout: Layout, manifest: Described) -> Iterator[Check]:
     yield ImageFits(manifest, layout, layout.disks[0].partition(Role.BOOT).size)
     yield TargetWorks(manifest, layout, plan.encryption)
 
 
-def _image(plan: Plan, machine: Machine) -> tuple[Manifest, Source] | Problem:
+def _image(plan: Plan, machine: Machine) -> tuple[Described, Source] | Problem:
+    image = plan.image
     try:
-        image = plan.image
         proxies = Proxies.through(image.proxy, image.no_proxy) if image.proxy else None
-        return machine.images.find(image.manifest, Access(image.token, proxies))
+        access = Access(image.token, proxies)
+        if image.oci is not None:
+            return machine.images.survey(image.oci, access)
+        return machine.images.find(image.manifest, access)
     except (ImageError, PlanError) as error:
         return Problem("image.manifest", str(error))
+
+
+def _placed(problem: Problem, plan: Plan) -> Problem:
+    """Return a problem of the image with the key by which this plan names it."""
+    if plan.image.oci is not None and problem.where == "image.manifest":
+        return Problem("image.oci", problem.message)
+    return problem

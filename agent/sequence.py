@@ -15,8 +15,8 @@ from uuid import UUID, uuid4
 from agent.inventory.model import Inventory
 from agent.layout.model import Layout
 from agent.machine import Advertisement
+from agent.payload.described import Described
 from agent.payload.fetch import Source
-from agent.payload.manifest import Manifest
 from agent.pin import seals_on_first_boot
 from agent.plan.model import Plan
 from agent.secret import Secret
@@ -54,7 +54,7 @@ class Decided:
 
     plan: Plan
     inventory: Inventory
-    manifest: Manifest
+    manifest: Described
     source: Source
     layout: Layout
     advertisements: tuple[Advertisement, ...]

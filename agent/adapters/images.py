@@ -10,14 +10,20 @@ from pathlib import Path
 from agent.adapters import command
 from agent.errors import Problem
 from agent.machine import Progress
+from agent.oci import container
+from agent.oci.container import Container
 from agent.oci.registries import Registries
+from agent.payload.client import origin
+from agent.payload.described import Described
 from agent.payload.fetch import Source, get_manifest, probe
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access, FetchOptions
+from agent.payload.shards import Cuts
 from agent.payload.sign import PublicKey
 from agent.payload.stream import Tally, stream
 from agent.payload.tree import extract
 from agent.proxy import DIRECT, Proxies
+from agent.reference import Reference
 
 CHECK_PATIENCE = 30.0
 """Seconds that a manifest may take before anything is erased; somebody is waiting."""
@@ -48,16 +54,37 @@ class HttpImages:
         options = replace(self.options(access), patience=CHECK_PATIENCE)
         return get_manifest(urls, self.trusted, options)
 
-    def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
-        answers = probe(manifest, source, self.options(source.access))
+    def survey(self, reference: str, access: Access = ANYONE) -> tuple[Described, Source]:
+        named = Reference.parse_image(reference)
+        found = container.survey(named, self.options(access), frozenset({origin(named.base)}))
+        return found, Source(
+            manifest_url=str(found.reference),
+            sha256=found.sha256,
+            key="",
+            payload_urls=tuple(layer.url for layer in found.layers),
+            origins=frozenset({origin(named.base)}),
+            access=access,
+            layers=tuple(layer.digest for layer in found.layers),
+        )
+
+    def problems(self, image: Described, source: Source) -> Iterator[Problem]:
+        if not isinstance(image, Manifest):
+            return
+        answers = probe(image, source, self.options(source.access))
         # One good mirror is enough; the others are told of while streaming.
         if any(answer.problem is None for answer in answers):
             return
         for answer in answers:
             yield Problem("image.manifest", f"{answer.url}: {answer.problem}")
 
-    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> Tally:
+    def lay(self, image: Described, source: Source, root: Path, progress: Progress) -> Tally:
+        if isinstance(image, Container):
+            with closing(image.stream()) as pieces:
+                extract(pieces, root, command.feeding, size=image.size, progress=progress)
+            return Tally(dict(zip(source.payload_urls, image.sizes, strict=True)))
+        assert isinstance(image, Manifest)
         tally = Tally()
-        with closing(stream(manifest, source, self.options(source.access), tally)) as chunks:
-            extract(chunks, root, command.feeding, size=manifest.size, progress=progress)
+        with closing(stream(image, source, self.options(source.access), tally)) as chunks:
+            cuts = Cuts.of(image)
+            extract(chunks, root, command.feeding, size=image.size, progress=progress, cuts=cuts)
         return tally

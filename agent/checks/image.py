@@ -9,8 +9,8 @@ from agent.errors import Problem
 from agent.layout.extents import MIB, gib
 from agent.layout.model import Layout
 from agent.machine import Machine
+from agent.payload.described import Described
 from agent.payload.fetch import Source
-from agent.payload.manifest import Manifest
 
 OWN = {"xfs": 96 * MIB, "ext4": 64 * MIB}
 """What a small file system keeps for itself: log or journal, and its first metadata."""
@@ -29,7 +29,7 @@ def room(kind: str, size: int) -> int:
 class PayloadThere:
     """At least one mirror has the payload that the manifest describes."""
 
-    manifest: Manifest
+    manifest: Described
     source: Source
 
     def describe(self) -> str:
@@ -43,7 +43,7 @@ class PayloadThere:
 class ImageFits:
     """Every volume has room for what the image puts there, by the manifest's own count."""
 
-    manifest: Manifest
+    manifest: Described
     layout: Layout
     boot_size: int
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.errors import Problem
 from agent.layout.model import Layout
 from agent.machine import Machine
-from agent.payload.manifest import Manifest
+from agent.payload.described import Described
 from agent.plan.encryption import Encryption
 from agent.target import family
 from agent.target.contents import Listed
@@ -21,7 +21,7 @@ from agent.target.os_release import OsRelease
 class TargetWorks:
     """Everything the installed system needs is in the image, by the manifest's own list."""
 
-    manifest: Manifest
+    manifest: Described
     layout: Layout
     encryption: Encryption | None
     architecture: str = field(default_factory=platform.machine)

@@ -7,10 +7,13 @@ before a byte of it is used, as with chunks of an image.
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from http.client import HTTPResponse
 from typing import IO, cast
@@ -27,63 +30,81 @@ BLOCK = 4 << 20
 CORRUPT_TRIES = 2
 """How often a block may come with a bad digest."""
 
-Count = Callable[[int], None]
-"""Told of bytes as they come, verified where that is possible."""
+
+@dataclass(frozen=True)
+class Placed:
+    """A blob: its digest, its bytes, and where it lies."""
+
+    digest: str
+    size: int
+    url: str
 
 
 class Blob:
-    """A blob of `size` bytes at `url`; `name` is for messages. One reader at a time."""
+    """A blob of `size` bytes at `url`; `name` is for messages. One reader at a time.
 
-    def __init__(self, url: str, digest: str, size: int, name: str, options: FetchOptions) -> None:
-        self._url, self._digest, self._size = url, digest, size
-        self._name, self._options = name, options
+    `origins` may be sent the bearer token of `options`.
+    """
+
+    def __init__(
+        self,
+        place: Placed,
+        name: str,
+        options: FetchOptions,
+        origins: frozenset[str] = frozenset(),
+    ) -> None:
+        self._url, self._digest, self._size = place.url, place.digest, place.size
+        self._name, self._options, self._origins = name, options, origins
         self._blocks: tuple[bytes, ...] = ()
 
     @contextmanager
-    def open(self, count: Count = lambda size: None) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[IO[bytes]]:
         """Yield the blob's bytes, and raise `ImageError` at the end if they were the wrong ones.
 
         What the caller leaves is read too. A second time every block is verified before it is
         yielded. The next block is fetched while the caller works on one.
         """
-        client = Client(self._options)
+        client, stopped = Client(self._options, self._origins), threading.Event()
         with closing(client), ThreadPoolExecutor(1, "layer") as pool:
             try:
-                stream = io.BufferedReader(_Blocks(self._ahead(pool, client, count)), PIECE)
+                stream = io.BufferedReader(_Blocks(self._ahead(pool, client, stopped)), PIECE)
                 yield stream
                 while stream.read(PIECE):
                     pass
             except BaseException:
+                stopped.set()
                 client.abort()
                 raise
 
-    def _ahead(self, pool: ThreadPoolExecutor, client: Client, count: Count) -> Iterator[bytes]:
+    def _ahead(
+        self, pool: ThreadPoolExecutor, client: Client, stopped: threading.Event
+    ) -> Iterator[bytes]:
         whole, found = sha256(), list[bytes]()
         with closing(_Reading(client, self._url, self._size)) as reading:
             numbers = range(-(-self._size // BLOCK))
+            bring = functools.partial(self._block, reading, stopped)
             coming: Future[bytes] | None = None
             for number in numbers:
-                block = (coming or pool.submit(self._block, reading, number)).result()
+                block = (coming or pool.submit(bring, number)).result()
                 coming = None
                 if number + 1 in numbers:
-                    coming = pool.submit(self._block, reading, number + 1)
+                    coming = pool.submit(bring, number + 1)
                 if not self._blocks:
                     whole.update(block)
                     found.append(sha256(block).digest())
-                count(len(block))
                 yield block
         if not self._blocks:
             if whole.hexdigest() != self._digest.removeprefix("sha256:"):
                 raise ImageError(f"{self._name}: came with the digest sha256:{whole.hexdigest()}")
             self._blocks = tuple(found)
 
-    def _block(self, reading: _Reading, number: int) -> bytes:
+    def _block(self, reading: _Reading, stopped: threading.Event, number: int) -> bytes:
         """Return one block; what is known of it must be true."""
         at = number * BLOCK
         buffer = bytearray(min(BLOCK, self._size - at))
         for _ in range(CORRUPT_TRIES):
             filling = Filling(memoryview(buffer))
-            self._fill(reading, at, filling)
+            self._fill(reading, at, filling, stopped)
             if not self._blocks or sha256(buffer).digest() == self._blocks[number]:
                 return bytes(buffer)
             self._options.warn(f"{self._name}: bytes from {at} came with a bad digest")
@@ -93,9 +114,9 @@ class Blob:
             "when the layer was verified"
         )
 
-    def _fill(self, reading: _Reading, at: int, filling: Filling) -> None:
+    def _fill(self, reading: _Reading, at: int, filling: Filling, stopped: threading.Event) -> None:
         seconds = self._options.request
-        patiently(lambda: reading.fill(at, filling, seconds), self._name, self._options)
+        patiently(lambda: reading.fill(at, filling, seconds), self._name, self._options, stopped)
 
 
 class _Reading:

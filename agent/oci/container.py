@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import platform
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from agent.errors import ImageError
-from agent.oci.blob import Blob
+from agent.oci.blob import Blob, Placed
 from agent.oci.layer import PulledLayer, packing
 from agent.oci.manifest import CONFIG, Descriptor, Document, ImageManifest
 from agent.oci.patience import patiently
@@ -33,8 +33,9 @@ from agent.reference import Reference
 
 MOST_LAYERS = 500
 """Docker stops at 127."""
-Progress = Callable[[int, int], None]
 _PIECE = 1 << 20
+_LONGER = 10 << 10
+"""Bytes by which a header may grow that gets another path and target: two pax records of 4 KiB."""
 _TYPES: tuple[Type, ...] = ("file", "directory", "symlink", "hardlink", "other")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "s390x": "s390x"}
 """What `uname -m` says -> what Go says, and so every index."""
@@ -44,7 +45,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "
 class Container:
     """What `image.oci` names, as far as checks and report ask (`agent.payload.described`).
 
-    `size` counts the members that are left, with their headers as they came.
+    `size` is of the tar that `stream` yields.
     """
 
     reference: Reference
@@ -54,44 +55,44 @@ class Container:
     tree: Tree
     size: int
     payload: Payload
-    layers: tuple[Descriptor, ...]
+    layers: tuple[Placed, ...]
     left: Left = field(repr=False, compare=False)
     kind: Literal["tree"] = "tree"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the stored bytes of each layer."""
+        return tuple(layer.size for layer in self.layers)
 
     @property
     def sha256(self) -> str:
         return (self.reference.digest or "").removeprefix("sha256:")
 
-    def stream(self, progress: Progress = lambda done, total: None) -> Iterator[bytes]:
-        """Yield the tar of what the layers make; raise `ImageError` where a byte is another one.
-
-        `progress` counts stored bytes of the layers.
-        """
-        return self.left.stream(_counting(progress, self.payload.size))
+    def stream(self) -> Generator[bytes, None, None]:
+        """Yield the tar of what the layers make; raise `ImageError` where they have changed."""
+        return self.left.stream()
 
 
-def survey(reference: Reference, options: FetchOptions) -> Container:
+def survey(
+    reference: Reference, options: FetchOptions, origins: frozenset[str] = frozenset()
+) -> Container:
     """Read a container once, from the first layer to the last, and say what it makes.
 
-    Raises `ImageError` where it is not to be had, or is not what its digest says, and `PlanError`
-    where a layer is unsound.
+    `origins` may be sent the bearer token of `options`. Raises `ImageError` where it is not to be
+    had, or is not what its digest says, and `PlanError` where a layer is unsound.
     """
-    reference, image = _image(reference, options)
-    names = [f"{reference.repository} layer {layer.digest}" for layer in image.layers]
+    reference, image = _image(reference, options, origins)
     if not 0 < len(image.layers) <= MOST_LAYERS:
         raise ImageError(f"{reference}: has {len(image.layers)} layers")
-    left = Left(
-        [
-            (
-                PulledLayer(
-                    name,
-                    Blob(_url(reference, layer), layer.digest, layer.size, name, options),
-                    packing(layer, name),
-                )
-            )
-            for name, layer in zip(names, image.layers, strict=True)
-        ]
+    layers = tuple(
+        Placed(layer.digest, layer.size, _url(reference, layer)) for layer in image.layers
     )
+    pulled = []
+    for layer, placed in zip(image.layers, layers, strict=True):
+        name = f"{reference.repository} layer {layer.digest}"
+        blob = Blob(placed, name, options, origins)
+        pulled.append(PulledLayer(name, blob, packing(layer, name)))
+    left = Left(pulled)
     found = left.settle()
     stored = sum(layer.size for layer in image.layers)
     return Container(
@@ -101,7 +102,7 @@ def survey(reference: Reference, options: FetchOptions) -> Container:
         tree=found.tree(),
         size=left.size,
         payload=Payload(urls=(_url(reference, image.config),), size=stored),
-        layers=image.layers,
+        layers=layers,
         left=left,
     )
 
@@ -114,7 +115,7 @@ class Left:
         self._kept: list[bytearray] = []
         self._renamed: dict[tuple[int, int], tuple[bytes, bytes | None]] = {}
         self.size = 0
-        """Bytes of the tar, but for headers that change their length with their name."""
+        """Bytes of the tar, which is padded to it: how long a new header is shows only later."""
 
     def settle(self) -> Survey:
         """Read all layers once, verify them, and return what they make together."""
@@ -134,21 +135,28 @@ class Left:
                     self._kept[at][number] = 1
                     if not notes.same(number, *place):
                         self._renamed[at, number] = place
+                        self.size += _LONGER
                     self.size += notes.sizes[number]
                     found.see(notes.member(number, *place))
         return found
 
-    def stream(self, count: Callable[[int], None]) -> Iterator[bytes]:
+    def stream(self) -> Generator[bytes, None, None]:
         """Yield the members that are left, in pieces of a MiB or so."""
-        piece = bytearray()
+        piece, done = bytearray(), 0
         for at, layer in enumerate(self._layers):
-            with PulledLayer(layer.name, layer.blob, layer.packing, count).open() as stream:
+            with layer.open() as stream:
                 for part in self._members(at, layer, stream):
                     piece += part
                     if len(piece) >= _PIECE:
                         yield bytes(piece)
+                        done += len(piece)
                         piece.clear()
         yield bytes(piece + END)
+        done += len(piece) + len(END)
+        while done < self.size:  # readers pass over zeros after the end
+            padding = bytes(min(_PIECE, self.size - done))
+            yield padding
+            done += len(padding)
 
     def _members(self, at: int, layer: Layer, stream: IO[bytes]) -> Iterator[bytes]:
         members = Members(stream, layer.name)
@@ -198,9 +206,11 @@ class _Seen:
         return Member(_shown(path), kind, self._contents[number], 0, target, head)
 
 
-def _image(reference: Reference, options: FetchOptions) -> tuple[Reference, ImageManifest]:
+def _image(
+    reference: Reference, options: FetchOptions, origins: frozenset[str]
+) -> tuple[Reference, ImageManifest]:
     """Return the image manifest for this machine, and the reference that names only it."""
-    client = Client(options)
+    client = Client(options, origins)
     with closing(client):
         repository = Repository(client, reference, options.request)
         document = _ask(repository, reference, options)
@@ -239,17 +249,6 @@ def _for_here(reference: Reference, manifests: Sequence[Descriptor]) -> Descript
 
 def _url(reference: Reference, blob: Descriptor) -> str:
     return f"{reference.base}/blobs/{blob.digest}"
-
-
-def _counting(progress: Progress, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    return count
 
 
 def _name(path: bytes, link: bytes | None) -> int:

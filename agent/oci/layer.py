@@ -15,7 +15,7 @@ from typing import IO, Literal, cast
 import zstandard
 
 from agent.errors import ImageError
-from agent.oci.blob import Blob, Count
+from agent.oci.blob import Blob
 from agent.oci.manifest import Descriptor
 from agent.payload.decompress import BROKEN
 
@@ -41,12 +41,11 @@ class PulledLayer:
     name: str
     blob: Blob
     packing: Packing
-    count: Count = lambda size: None
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Yield the plain tar; raise `ImageError` if it was not the one with this digest."""
-        with self.blob.open(self.count) as stored:
+        with self.blob.open() as stored:
             try:
                 yield _OPENERS[self.packing](stored)
             except BROKEN as error:

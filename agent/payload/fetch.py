@@ -41,6 +41,8 @@ class Source:
     `sha256` is of the manifest's bytes, `key` the id of the key that signed them. `payload_urls`
     begins with the mirror that gave the manifest. `origins` may be sent the bearer token of
     `access`, which is no evidence and cannot print its secrets.
+
+    A container has no signature and no `key`; `layers` are the digests of what it is made of.
     """
 
     manifest_url: str
@@ -49,6 +51,7 @@ class Source:
     payload_urls: tuple[str, ...]
     origins: frozenset[str]
     access: Access = ANYONE
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,20 @@ from pydantic import Field
 
 from agent.plan.disks import OneOrMore
 from agent.plan.part import Fault, Part, one_of
-from agent.plan.text import ImageUrl, NoProxy, ProxyUrl, Token
+from agent.plan.text import ContainerAddress, ImageUrl, NoProxy, ProxyUrl, Token
 
 Verify = Literal["sample", "full"]
 VERIFY: tuple[Verify, ...] = ("sample", "full")
 
 
 class Image(Part):
-    """The image, by the address of its signed manifest.
+    """The image: by the address of its signed manifest, or a bootable container by its digest.
 
-    The signature lies beside it (`.sig`), the manifest says where the payload lies. Which keys are
-    trusted is a matter of the live image, not of the plan.
+    A manifest's signature lies beside it (`.sig`), it says where the payload lies. Which keys are
+    trusted is a matter of the live image, not of the plan. A container has no signature of ours:
+    the digest in the plan decides what it is, so who can change the plan can change the system.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"oci"})
     example: ClassVar[str] = """\
 manifest:
   - https://images.example.com/debian13.json
@@ -30,11 +30,20 @@ manifest:
 """
 
     manifest: OneOrMore[ImageUrl] = Field(
-        description="where the manifest lies; several addresses are mirrors, tried in this order"
+        (),
+        description="where the manifest lies: http, https, file for a medium in the machine, "
+        "`oci://registry/repository:tag` for a registry (`oci+http://`: without TLS); several "
+        "addresses are mirrors, tried in this order, and then share the work by their speed",
+    )
+    oci: ContainerAddress | None = Field(
+        None,
+        description="instead of `manifest`: a bootable container, "
+        "`registry.example.com/repository@sha256:…`; its layers are laid over each other",
     )
     token: Token | None = Field(
         None,
-        description="bearer token (RFC 6750) for the hosts named in `manifest`, sent to no other",
+        description="bearer token (RFC 6750) for the hosts named in `manifest` or `oci`, sent to "
+        "no other",
     )
     proxy: ProxyUrl | None = Field(
         None,
@@ -53,7 +62,16 @@ manifest:
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._mirrors_differ(), self._proxy_is_there()
+        return self._one_image(), self._mirrors_differ(), self._proxy_is_there()
+
+    def _one_image(self) -> Iterator[Fault]:
+        if not self.manifest and self.oci is None:
+            yield Fault(
+                ("manifest",),
+                "is missing: where the manifest lies; or give oci, a container by its digest",
+            )
+        elif self.manifest and self.oci is not None:
+            yield Fault(("oci",), "is given beside manifest: one image is installed, drop one")
 
     def _mirrors_differ(self) -> Iterator[Fault]:
         for number, url in enumerate(self.manifest):

@@ -23,6 +23,7 @@ from pydantic import (
 
 from agent.plan.part import Kind, from_text, shown
 from agent.proxy import Proxy
+from agent.reference import Reference
 from agent.secret import Secret
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -86,7 +87,9 @@ def parse_url(text: str) -> str:
 
 
 def parse_image_url(text: str) -> str:
-    """Return an http or https URL, or a file URL with an absolute path: a medium in the machine."""
+    """Return where a manifest lies: a web server, a medium in the machine, or an OCI registry."""
+    if text.startswith(("oci:", "oci+http:")):
+        return str(Reference.parse(text))
     if not text.startswith("file:"):
         return parse_url(text)
     right = "write it as file:///run/media/images/x.json"
@@ -102,6 +105,11 @@ def parse_image_url(text: str) -> str:
     if not path.startswith("/") or path.endswith("/") or {".", ".."} & set(path.split("/")):
         raise ValueError(f"{shown(text)} does not name a file: {right}")
     return text
+
+
+def parse_container(text: str) -> str:
+    """Return the address of a container by its digest: registry.example.com/repo@sha256:…."""
+    return str(Reference.parse_image(text))
 
 
 def parse_proxy(value: object) -> Proxy:
@@ -228,9 +236,15 @@ Url = Annotated[
 ]
 ImageUrl = Annotated[
     StrictStr,
-    Kind("URL (http, https or file)"),
+    Kind("URL (http, https, file or oci)"),
     AfterValidator(parse_image_url),
-    _schema(pattern="^(https?://|file:///)"),
+    _schema(pattern="^(https?://|file:///|oci(\\+http)?://)"),
+]
+ContainerAddress = Annotated[
+    StrictStr,
+    Kind("container by digest"),
+    AfterValidator(parse_container),
+    _schema(pattern="^[^@]+@sha256:[0-9a-f]{64}$"),
 ]
 ProxyUrl = Annotated[
     Proxy,

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from agent.layout.extents import gib
 from agent.machine import Machine, Progress
+from agent.payload.described import Described
 from agent.payload.fetch import Source
-from agent.payload.manifest import Manifest
 from agent.payload.stream import Tally
 from agent.steps.base import Evidence, Json
 
@@ -23,11 +23,18 @@ def mirrors_of(tally: Tally) -> list[Json]:
     ]
 
 
+def _vouched(source: Source) -> Evidence:
+    """Return who says that this is the image: a key, or the plan by a container's digest."""
+    if source.layers:
+        return {"layers": list(source.layers)}
+    return {"signed_by": source.key}
+
+
 @dataclass(frozen=True)
 class WriteImage:
     """Stream the tree: fetched, verified chunk by chunk, unpacked; nothing is staged."""
 
-    manifest: Manifest
+    manifest: Described
     source: Source
     root: Path
 
@@ -44,7 +51,7 @@ class WriteImage:
         return {
             "image": self.manifest.name,
             "manifest": self.source.manifest_url,
-            "signed_by": self.source.key,
+            **_vouched(self.source),
             "sha256": self.manifest.sha256,
             "size": self.manifest.size,
             "stored": self.manifest.payload.size,

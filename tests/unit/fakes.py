@@ -24,6 +24,7 @@ from agent.keyslots import INSTALL
 from agent.layout.extents import GIB
 from agent.layout.model import FileSystem, Luks
 from agent.machine import BootEntry, Machine, Progress
+from agent.payload.described import Described
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access
@@ -179,21 +180,21 @@ class FakeImages:
         source = Source(urls[0], "0" * 64, "f" * 16, payload, frozenset(), access)
         return self.manifest, source
 
-    def problems(self, manifest: Manifest, source: Source) -> Iterator[Problem]:
+    def problems(self, image: Described, source: Source) -> Iterator[Problem]:
         if self.away:
             yield Problem("image.manifest", f"{source.payload_urls[0]}: {self.away}")
 
-    def lay(self, manifest: Manifest, source: Source, root: Path, progress: Progress) -> Tally:
+    def lay(self, image: Described, source: Source, root: Path, progress: Progress) -> Tally:
         if root not in self.mounts.mounted_at:
             raise StepError(f"{root}: is not mounted")
         self.laid.append(root)
-        progress(manifest.size // 2, manifest.size)
+        progress(image.size // 2, image.size)
         if self.cut:
             raise ImageError(self.cut)
         system(root)
-        progress(manifest.size, manifest.size)
+        progress(image.size, image.size)
         first, *others = source.payload_urls
-        received = {first: manifest.payload.size, **dict.fromkeys(others, 0)}
+        received = {first: image.payload.size, **dict.fromkeys(others, 0)}
         return Tally(received, dict.fromkeys(others, 1))
 
 
