@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -q
 KEY := build/keys/image.key
+PLAN_KEY := build/keys/plan/plan.key
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv lint unit adapters machine bench bench-vm deps image live sample clean
@@ -58,9 +59,11 @@ sample: venv  ## The sample OS image: build/sample
 	image/build sample
 
 .PHONY: keys
-keys: venv $(KEY)
+keys: venv $(KEY) $(PLAN_KEY)
 $(KEY):
 	$(BIN)/bedplate keygen image -d build/keys
+$(PLAN_KEY):
+	$(BIN)/bedplate keygen plan -d build/keys/plan
 
 clean:  ## Remove everything that was built
 	rm -rf build $(VENV)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
@@ -22,10 +23,20 @@ PLAN_LIMIT = 1024 * 1024
 
 @dataclass(frozen=True)
 class Found:
-    """A plan's exact bytes and where they came from, for the log and the report."""
+    """A plan's exact bytes and where they came from, for the log and the report.
+
+    `url` is None where it came from the machine itself: a file, a credential, a medium. `signature`
+    lay beside it. `challenge` is what was asked for freshness and `answer` what came back,
+    `server_time` the server's own clock.
+    """
 
     where: str
     content: bytes
+    signature: bytes | None = None
+    url: str | None = None
+    challenge: str = field(default="", compare=False)
+    answer: bytes | None = None
+    server_time: datetime | None = field(default=None, compare=False)
 
 
 class PlanSource(Protocol):

@@ -20,6 +20,7 @@ from agent.errors import (
     LeftOpenError,
     MachineError,
     PlanError,
+    Problem,
     StepError,
     reading_only,
 )
@@ -31,6 +32,7 @@ from agent.plan.model import Finish, Plan
 from agent.plan.parse import parse
 from agent.report.reporter import Reporter
 from agent.resolve import Order, installed_already, resolve
+from agent.trust import Trust, clock_doubts
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,9 @@ class World(Protocol):
 
     def inventory(self) -> Inventory: ...
     def machine(self) -> Machine: ...
+    def judge(self, found: Found) -> Trust:
+        """Return what vouches for the plan's bytes, or raise `MachineError`."""
+
     def follow(self, plan: Plan) -> None:
         """Start sending events where the plan says."""
 
@@ -98,10 +103,18 @@ def _phases(
         inventory = world.inventory()
         reporter.identify(machine=inventory.name)
         found = read_plan(inventory)
+        trust = world.judge(found)
         plan = parse(found.content)
         reporter.identify(plan=str(plan.id))
         world.follow(plan)
-        finding.evidence = {"plan_from": found.where, "hostname": plan.hostname}
+        finding.evidence = {
+            "plan_from": found.where,
+            "signed_by": trust.signed_by,
+            "fresh": trust.fresh,
+            "hostname": plan.hostname,
+        }
+        if doubts := clock_doubts(plan.expires, datetime.now(UTC), found.server_time):
+            raise MachineError([Problem("expires", doubts)])
     marker = installed_already(plan, inventory)
     if marker is not None:
         log.warning("plan %s is installed already (%s)", plan.id, marker.finished)

@@ -35,6 +35,7 @@ from agent.machine import Machine
 from agent.payload.sign import PublicKey, load_trusted
 from agent.plan.model import Plan
 from agent.plan.parse import parse
+from agent.policy import Policy, read_policy
 from agent.report.console import open_console
 from agent.report.http import HttpSink
 from agent.report.journal import JournalSink, PriorityFormatter, under_journal
@@ -44,10 +45,13 @@ from agent.report.sink import Sink
 from agent.report.tail import LogTail
 from agent.resolve import Order, resolve
 from agent.session import Approve, run
+from agent.trust import Trust, judge
 
 log = logging.getLogger(__name__)
 
 KEYS = Path("/etc/bedplate/keys")
+PLAN_KEYS = Path("/etc/bedplate/plan-keys")
+POLICY = Path("/etc/bedplate/policy.yaml")
 AUTHORITIES = Path("/etc/bedplate/ca")
 RUN = Path("/run/bedplate")
 FLUSH = 30.0
@@ -62,18 +66,39 @@ def read_inventory() -> Inventory:
 def find_plan_here(inventory: Inventory) -> Found:
     """Look for the plan in every place there is, in the order of design §2.1."""
     line = CommandLine.parse(Path("/proc/cmdline").read_text())
+    rules, url = policy(), plan_url(line, inventory)
+    if url is not None and not rules.admits(url):
+        allowed = ", ".join(rules.allowed_servers or ()) or "none"
+        message = f"{url}: is not asked, the policy of this live image allows only {allowed}"
+        raise MachineError([Problem("plan", message)])
     return find_plan(
         [
-            UrlPlan(plan_url(line, inventory), ca_bundle=_authorities()),
+            UrlPlan(
+                url,
+                ca_bundle=_authorities(),
+                signed=bool(_plan_keys()) or rules.require_signed_plan,
+                minimum_tls=rules.minimum_tls,
+            ),
             CredentialPlan(),
             MediumPlan(command.run),
         ]
     )
 
 
-def decide(plan: bytes) -> Order:
+def policy() -> Policy:
+    """Return what this live image allows; everything that is sane where it says nothing."""
+    try:
+        return read_policy(POLICY.read_bytes(), str(POLICY))
+    except FileNotFoundError:
+        return Policy()
+    except OSError as error:
+        raise MachineError([Problem(str(POLICY), f"cannot be read: {error.strerror}")]) from None
+
+
+def decide(found: Found) -> Order:
     """Resolve and check a plan on this machine, without events."""
-    wanted = parse(plan)
+    judge(found, policy(), _plan_keys())
+    wanted = parse(found.content)
     reporter = Reporter(str(wanted.id), "", ())
     world = Live(reporter)
     inventory = world.inventory()
@@ -126,6 +151,9 @@ class Live:
 
     def inventory(self) -> Inventory:
         return read_inventory()
+
+    def judge(self, found: Found) -> Trust:
+        return judge(found, policy(), _plan_keys())
 
     def follow(self, plan: Plan, *, send: bool = True) -> None:
         """Open the plan's report sinks; with `send` events go there from now on."""
@@ -230,6 +258,11 @@ def _trusted() -> Sequence[PublicKey]:
             [Problem(str(KEYS), "holds no public key (*.pub): no image could be trusted")]
         )
     return load_trusted(keys)
+
+
+def _plan_keys() -> Sequence[PublicKey]:
+    """Return the keys that may sign plans; none is legal, then no signature is looked at."""
+    return load_trusted(sorted(PLAN_KEYS.glob("*.pub")))
 
 
 def _authorities() -> Path | None:

@@ -28,7 +28,7 @@ from qemu.hardware import Chassis, Hardware
 from qemu.live import LiveImage
 from qemu.machine import Kernel, Machine
 from qemu.saved import Saved
-from qemu.server import DeployServer
+from qemu.server import PLAN_KEY, DeployServer
 from qemu.tang import Tang
 from qemu.vm import Vm
 
@@ -79,7 +79,8 @@ class Lab:
             directory = self.directory / name
             for part in ("plans", "images"):
                 (directory / part).mkdir(parents=True, exist_ok=True)
-            self._servers[name] = self._stack.enter_context(DeployServer(directory))
+            server = DeployServer(directory, PLAN_KEY if PLAN_KEY.exists() else None)
+            self._servers[name] = self._stack.enter_context(server)
         return self._servers[name]
 
     # -- machines ------------------------------------------------------------------------------

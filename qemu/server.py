@@ -10,17 +10,23 @@ import time
 from pathlib import Path
 
 from qemu.errors import RigError
-from qemu.program import end, mortal
+from qemu.program import end, mortal, repository
 from qemu.tang import HOST_SEEN_BY_GUEST
 
+PLAN_KEY = repository() / "build/keys/plan/plan.key"
+"""Made by `make keys`, its public half is in the live image: over plain http an unsigned plan is
+refused."""
 _LISTENS = re.compile(r"https?://[^\s/]+:([0-9]+)")
 
 
 class DeployServer:
-    """`bedplate serve DIRECTORY` on loopback, on the same port at every start."""
+    """`bedplate serve DIRECTORY` on loopback, on the same port at every start.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    With `plan_key` it signs the plans that have no signature, and answers challenges.
+    """
+
+    def __init__(self, directory: Path, plan_key: Path | None = None) -> None:
+        self.directory, self._plan_key = directory, plan_key
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,6 +52,7 @@ class DeployServer:
         argv = [
             sys.executable, "-m", "agent", "serve", str(self.directory),
             "--listen", f"127.0.0.1:{self._port}",
+            *(["--plan-key", str(self._plan_key)] if self._plan_key is not None else []),
         ]  # fmt: skip
         with log.open("wb") as words:
             self._process = subprocess.Popen(

@@ -23,6 +23,7 @@ from qemu.errors import RigError
 from qemu.hardware import Hardware
 from qemu.lab import Lab
 from qemu.program import repository, run
+from qemu.server import PLAN_KEY
 
 IMAGE = "debian13"
 KEY = repository() / "build/keys/image.key"
@@ -118,6 +119,7 @@ class Site:
             old.unlink()
         place = plans / f"{plan['hostname']}.yaml"
         place.write_text(yaml.safe_dump(dict(plan), sort_keys=False))
+        run(sys.executable, "-m", "agent", "plan", "sign", place, "--key", PLAN_KEY, timeout=120)
         return place
 
     @property

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
+import secrets
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from ssl import TLSVersion
+from typing import Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -17,10 +26,13 @@ from tenacity import (
     wait_random_exponential,
 )
 from urllib3.exceptions import HTTPError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.adapters.command import Run
 from agent.errors import CommandError, MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
+from agent.payload.sign import SIGNATURE_SIZE
+from agent.trust import CHALLENGE, FRESHNESS
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +51,15 @@ class _TryAgainError(Exception):
 class UrlPlan:
     """`bedplate.plan=URL` or `bedplate.server=URL` on the kernel command line.
 
-    `url` is None when the command line names none.
+    `url` is None when the command line names none. `signed` asks for the signature too, and
+    challenges the server to show that the plan is not a recording.
     """
 
     url: str | None
     ca_bundle: Path | None = None
     patience: float = PATIENCE
+    signed: bool = False
+    minimum_tls: str = "1.2"
 
     def describe(self) -> str:
         return self.url or "kernel command line (no bedplate.plan= or bedplate.server=)"
@@ -61,17 +76,50 @@ class UrlPlan:
                 reraise=True,
             ):
                 with attempt:
-                    return Found(self.url, self._get(self.url))
+                    return self._found(self.url)
         except _TryAgainError as error:
             raise MachineError(
                 [Problem("plan", f"{self.url}: no answer in {self.patience:.0f} s: {error}")]
             ) from error
         raise AssertionError("Retrying ends by returning or raising")
 
-    def _get(self, url: str) -> bytes:
+    def _found(self, url: str) -> Found:
+        challenge = secrets.token_hex(32) if self.signed else ""
+        with self._session() as session:
+            plan = self._get(session, url, {CHALLENGE: challenge} if challenge else {})
+            if plan.status != 200:
+                text = plan.content[:300].decode(errors="replace").strip()
+                raise MachineError(
+                    [Problem("plan", f"{url}: the server says {plan.status}: {text}")]
+                )
+            signature = self._signature(session, plan) if self.signed else None
+        return Found(
+            url,
+            plan.content,
+            signature=signature,
+            url=plan.url,
+            challenge=challenge,
+            answer=_decoded(plan.headers.get(FRESHNESS)),
+            server_time=_moment(plan.headers.get("Date")),
+        )
+
+    def _signature(self, session: requests.Session, plan: _Answer) -> bytes | None:
+        """Return the signature beside the plan, None where there is none."""
+        answer = self._get(session, _beside(plan), {})
+        return answer.content if answer.status == 200 else None
+
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.mount("https://", _Tls(self.minimum_tls))
+        return session
+
+    def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> _Answer:
+        # Given with each request: what a session has gives way to REQUESTS_CA_BUNDLE.
         verify = True if self.ca_bundle is None else str(self.ca_bundle)
         try:
-            with requests.get(url, timeout=(10, 30), stream=True, verify=verify) as answer:
+            with session.get(
+                url, timeout=(10, 30), stream=True, headers=headers, verify=verify
+            ) as answer:
                 if answer.status_code in (408, 429) or answer.status_code >= 500:
                     raise _TryAgainError(f"{answer.status_code} {answer.reason}")
                 content = answer.raw.read(PLAN_LIMIT + 1, decode_content=True)
@@ -80,12 +128,55 @@ class UrlPlan:
             raise MachineError([Problem("plan", f"{url}: {_reason(error)}")]) from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _TryAgainError(_reason(error)) from error
-        if answer.status_code != 200:
-            text = content[:300].decode(errors="replace").strip()
-            raise MachineError(
-                [Problem("plan", f"{url}: the server says {answer.status_code}: {text}")]
-            )
-        return content
+        return _Answer(answer.url, answer.status_code, answer.headers, content)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a server said; `url` is where redirects ended."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class _Tls(HTTPAdapter):
+    """Speaks TLS of a version and later ones."""
+
+    def __init__(self, minimum: str) -> None:
+        self._minimum = minimum
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        context = create_urllib3_context()
+        context.minimum_version = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}[
+            self._minimum
+        ]
+        super().init_poolmanager(*arguments, **options, ssl_context=context)
+
+
+def _beside(plan: _Answer) -> str:
+    """Return where the signature lies: beside the plan, by the server's own name for it if any."""
+    place = urljoin(plan.url, plan.headers.get("Content-Location", plan.url))
+    here, there = urlsplit(plan.url), urlsplit(place)
+    if (here.scheme, here.netloc) != (there.scheme, there.netloc):
+        there = here
+    return urlunsplit(there._replace(path=f"{there.path}.sig"))
+
+
+def _decoded(text: str | None) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if text else None
+    except ValueError:
+        return b""  # an answer, and no right one
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC) if text else None
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -106,7 +197,8 @@ class CredentialPlan:
         for directory in self.directories:
             path = directory / CREDENTIAL
             try:
-                return Found(f"credential {CREDENTIAL}", path.read_bytes())
+                content = path.read_bytes()
+                return Found(f"credential {CREDENTIAL}", content, signature_of(path))
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -133,12 +225,11 @@ class MediumPlan:
         if not self.device.exists():
             return None
         try:
-            content = self._content() if self._detachable() else None
+            return self._content() if self._detachable() else None
         except (CommandError, OSError) as error:
             raise MachineError([Problem(f"medium {LABEL}", str(error))]) from error
-        return None if content is None else Found(f"medium {LABEL}: plan.yaml", content)
 
-    def _content(self) -> bytes | None:
+    def _content(self) -> Found | None:
         with tempfile.TemporaryDirectory(prefix="bedplate-medium-") as place:
             self.run("mount", "-o", "ro,nodev,nosuid,noexec", self.device, place)
             try:
@@ -146,7 +237,8 @@ class MediumPlan:
                 if not plan.is_file():
                     return None
                 with plan.open("rb") as stream:
-                    return stream.read(PLAN_LIMIT + 1)
+                    content = stream.read(PLAN_LIMIT + 1)
+                return Found(f"medium {LABEL}: plan.yaml", content, signature_of(plan))
             finally:
                 self.run("umount", place)
 
@@ -157,6 +249,15 @@ class MediumPlan:
             line in {"ID_CDROM=1", "ID_BUS=usb", "ID_DRIVE_THUMB=1"}
             for line in properties.splitlines()
         )
+
+
+def signature_of(plan: Path) -> bytes | None:
+    """Return the signature beside a plan in a file, None where there is none."""
+    try:
+        with plan.with_name(f"{plan.name}.sig").open("rb") as stream:
+            return stream.read(SIGNATURE_SIZE + 1)
+    except FileNotFoundError:
+        return None
 
 
 def _tell(state: RetryCallState) -> None:

@@ -12,8 +12,9 @@ from agent.cli.recorded import read_recorded
 from agent.errors import MachineError, PlanError, Problem
 from agent.fleet.hosts import read_hosts
 from agent.fleet.outcome import Fleet, Group, Outcome, compare, letter
-from agent.fleet.render import Rendered, render
+from agent.fleet.render import render
 from agent.inventory.model import Inventory
+from agent.payload.sign import load_signing_key
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 
@@ -23,7 +24,7 @@ NAMED = 6
 
 @click.group("plan")
 def plan_group() -> None:
-    """Make plans for many machines."""
+    """Make plans for many machines, and sign plans."""
 
 
 @plan_group.command(
@@ -60,7 +61,7 @@ def render_command(
     """
     plans = render(base.read_bytes(), read_hosts(hosts.read_bytes(), hosts.name), rollout, schema)
     make_directory(directory)
-    written = [_write(directory, plan) for plan in plans]
+    written = [_place(directory / f"{one.plan.hostname}.yaml", one.text.encode()) for one in plans]
     if as_json:
         show_json(
             [
@@ -72,12 +73,47 @@ def render_command(
         click.echo(f"{len(written)} plans in {directory}")
 
 
-def _write(directory: Path, rendered: Rendered) -> Path:
-    """Write a plan at once or not at all: a server may be reading the directory."""
-    path = directory / f"{rendered.plan.hostname}.yaml"
+@plan_group.command("sign")
+@click.argument(
+    "plans", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "-k",
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Private key, made by `bedplate keygen`; its public half is baked into the live image "
+    "(build/keys/plan/).",
+)
+@json_option
+def sign_command(plans: tuple[Path, ...], key: Path, *, as_json: bool) -> None:
+    """Sign PLANS: write PLAN.sig beside each.
+
+    The signature is over the exact bytes of the file, so sign last. Plans are read first, and if
+    one of them is wrong none is signed.
+    """
+    signing = load_signing_key(key)
+    problems: list[Problem] = []
+    contents = {path: path.read_bytes() for path in plans}
+    for path, content in contents.items():
+        try:
+            parse(content)
+        except PlanError as error:
+            problems += [Problem(str(path), str(one)) for one in error.problems]
+    if problems:
+        raise PlanError(problems)
+    signed = [_place(Path(f"{path}.sig"), signing.sign(text)) for path, text in contents.items()]
+    if as_json:
+        show_json({"key": signing.public.id, "signatures": [str(path) for path in signed]})
+    else:
+        click.echo(f"{len(signed)} plans signed by key {signing.public.id}")
+
+
+def _place(path: Path, content: bytes) -> Path:
+    """Write a file at once or not at all: a server may be reading the directory."""
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_text(rendered.text, encoding="utf-8")
+        fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as error:
         raise PlanError([Problem(str(path), f"cannot be written: {error.strerror}")]) from None

@@ -8,6 +8,7 @@ from typing import BinaryIO, TextIO
 import click
 
 from agent import wiring
+from agent.adapters.plan_sources import signature_of
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
 from agent.cli.fleet import preview_fleet
@@ -105,7 +106,7 @@ def check(plan: BinaryIO, *, as_json: bool) -> None:
     All problems are shown together: the plan, the disks, the image's signature and size, Tang, the
     TPM, the escrow certificates, the report server.
     """
-    order = wiring.decide(plan.read(PLAN_LIMIT + 1))
+    order = wiring.decide(_found(plan))
     show_order(order, as_json=as_json)
 
 
@@ -124,8 +125,15 @@ def install(plan: BinaryIO, erase: tuple[str, ...]) -> None:
     Each disk must be named with --erase, or its serial typed when asked. Everything is checked
     before the first write; afterwards the machine reboots, unless the plan says otherwise.
     """
-    found = Found(plan.name, plan.read(PLAN_LIMIT + 1))
+    found = _found(plan)
     wiring.install(lambda _: found, approval(erase))
+
+
+def _found(plan: BinaryIO) -> Found:
+    """Return the plan in a file, with the signature beside it if there is one."""
+    content = plan.read(PLAN_LIMIT + 1)
+    signature = None if plan.name == "<stdin>" else signature_of(Path(plan.name))
+    return Found(plan.name, content, signature)
 
 
 @click.command()

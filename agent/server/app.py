@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from agent.payload.sign import SigningKey
 from agent.report.event import PLAN_ID
 from agent.report.text import plain
 from agent.server import page
@@ -23,12 +26,14 @@ from agent.server.events import BODY_LIMIT, EventStore
 from agent.server.files import FileResponse, open_below
 from agent.server.plans import Identity, PlanFile, PlanStore
 from agent.server.refusal import RefusalError
+from agent.trust import CHALLENGE, FRESHNESS, answer
 
 log = logging.getLogger(__name__)
 
 BODY_SECONDS = 30.0
 """For a whole body to arrive: a batch is a megabyte at most."""
 MACS_LIMIT = 64
+_CHALLENGES = re.compile(r"[0-9a-f]{32,128}")
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,12 @@ class Site:
         return cls((root / "images").resolve(), events, plans, store)
 
 
-def create_app(directory: Path) -> ASGIApp:
-    """Return the server as an ASGI application over `directory`; docs/serve.md has the layout."""
+def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
+    """Return the server as an ASGI application over `directory`; docs/serve.md has the layout.
+
+    With `signer` plans that have no signature of their own are signed as they are asked for, and
+    challenges for freshness are answered.
+    """
     app = Starlette(
         routes=[
             Route("/", _fleet),
@@ -77,6 +86,7 @@ def create_app(directory: Path) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.site = Site.open(directory)
+    app.state.signer = signer
     return _Logged(app)
 
 
@@ -101,22 +111,39 @@ def _plan_for(request: Request) -> Response:
     machine = Identity.of(
         query.getlist("mac")[:MACS_LIMIT], query.get("serial", ""), query.get("uuid", "")
     )
-    return _plan_response(_site(request).plans.match(machine))
+    return _plan_response(request, _site(request).plans.match(machine))
 
 
 def _plan(request: Request) -> ASGIApp:
     name = request.path_params["name"]
     plans = _site(request).plans
     if found := plans.find(name):
-        return _plan_response(found)
+        return _plan_response(request, found)
     if name.endswith(".sig") and (found := plans.find(name.removesuffix(".sig"))):
-        return FileResponse(open_below(found.path.parent, f"{found.path.name}.sig"), "plan.sig")
+        return _signature(request, found)
     raise RefusalError(404, f"no plan {plain(name, limit=140)}")
 
 
-def _plan_response(found: PlanFile) -> Response:
+def _plan_response(request: Request, found: PlanFile) -> Response:
     headers = {"Content-Location": f"/v1/plans/{found.id}", "Cache-Control": "no-store"}
+    challenge, signer = request.headers.get(CHALLENGE, ""), request.app.state.signer
+    if signer is not None and _CHALLENGES.fullmatch(challenge):
+        headers[FRESHNESS] = base64.b64encode(answer(signer, challenge, found.content)).decode()
     return Response(found.content, media_type="application/yaml", headers=headers)
+
+
+def _signature(request: Request, found: PlanFile) -> ASGIApp:
+    """Return the signature that lies beside the plan, else one made now."""
+    signer = request.app.state.signer
+    try:
+        return FileResponse(open_below(found.path.parent, f"{found.path.name}.sig"), "plan.sig")
+    except RefusalError:
+        if signer is None:
+            raise
+    headers = {"Cache-Control": "no-store"}
+    return Response(
+        signer.sign(found.content), media_type="application/octet-stream", headers=headers
+    )
 
 
 async def _events_in(request: Request) -> Response:

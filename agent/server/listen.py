@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agent.errors import MachineError, Problem
+from agent.payload.sign import SigningKey
 from agent.report.text import counted
 from agent.server.app import create_app
 
@@ -40,15 +41,16 @@ def serve(
     listen: str = "127.0.0.1:8080",
     *,
     tls: Tls | None = None,
+    signer: SigningKey | None = None,
     announce: Callable[[str], object] | None = None,
 ) -> None:
     """Serve `directory` on `listen` (`HOST:PORT`, `:PORT` or `PORT`) until SIGTERM or SIGINT.
 
     Returns at most two seconds after the signal. `announce` gets one line once connections are
     taken; by default it goes to stdout. Raises `MachineError` when the directory or the address
-    cannot be used.
+    cannot be used. `signer` signs plans that have no signature of their own.
     """
-    server, listener, url = _prepare(directory, listen, tls)
+    server, listener, url = _prepare(directory, listen, tls, signer)
     with listener, _until_signalled(server):
         (announce or _to_stdout)(_sentence(directory, url))
         asyncio.run(server.serve(sockets=[listener]))
@@ -56,10 +58,14 @@ def serve(
 
 @contextlib.contextmanager
 def running(
-    directory: Path, listen: str = "127.0.0.1:0", *, tls: Tls | None = None
+    directory: Path,
+    listen: str = "127.0.0.1:0",
+    *,
+    tls: Tls | None = None,
+    signer: SigningKey | None = None,
 ) -> Iterator[str]:
     """Serve in a thread for the length of the context; yield the URL without a slash at its end."""
-    server, listener, url = _prepare(directory, listen, tls)
+    server, listener, url = _prepare(directory, listen, tls, signer)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), name="serve"
     )
@@ -73,11 +79,11 @@ def running(
 
 
 def _prepare(
-    directory: Path, listen: str, tls: Tls | None
+    directory: Path, listen: str, tls: Tls | None, signer: SigningKey | None
 ) -> tuple[uvicorn.Server, socket.socket, str]:
     host, port = _address(listen)
     try:
-        app = create_app(directory)
+        app = create_app(directory, signer)
     except OSError as error:
         raise MachineError([Problem(str(directory), error.strerror or str(error))]) from error
     server = _Server(_config(app, tls))

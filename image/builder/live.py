@@ -65,5 +65,8 @@ def gather(root: Path, workshop: Path, tree: Path) -> tuple[str, int]:
     stage.copy_keys(keys.glob("plan/*.pub"), tree / "etc/bedplate/plan-keys")
     stage.copy_keys(keys.glob("ca/*.pem"), tree / "etc/bedplate/ca")
     stage.copy_keys((root / "build/presets").glob("*.yaml"), tree / "etc/bedplate/presets")
+    policy = root / "build/policy.yaml"
+    if policy.exists():
+        stage.copy_file(policy, tree / "etc/bedplate/policy.yaml")
     version = re.search(r'__version__ = "([^"]+)"', (root / "agent/__init__.py").read_text())
     return version[1] if version else "unknown", count

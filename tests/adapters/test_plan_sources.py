@@ -69,7 +69,7 @@ def refusal(source: UrlPlan | CredentialPlan | MediumPlan) -> str:
 def test_a_plan_is_read_from_its_url_byte_by_byte() -> None:
     with serving() as server:
         url = server.url("plan.yaml")
-        assert UrlPlan(url).read() == Found(url, PLAN)
+        assert UrlPlan(url).read() == Found(url, PLAN, url=url)
 
 
 def test_a_compressing_proxy_changes_nothing() -> None:
@@ -81,7 +81,9 @@ def test_a_compressing_proxy_changes_nothing() -> None:
 
 def test_a_redirect_is_followed() -> None:
     with serving() as there, serving(Redirect(there.url("plan.yaml"))) as here:
-        assert UrlPlan(here.url("old.yaml")).read() == Found(here.url("old.yaml"), PLAN)
+        found = UrlPlan(here.url("old.yaml")).read()
+        assert found is not None
+        assert (found.where, found.content) == (here.url("old.yaml"), PLAN)
 
 
 def test_without_a_url_there_is_nothing_to_read() -> None:

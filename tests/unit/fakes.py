@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from agent.errors import ImageError, Problem, StepError
+from agent.find import Found
 from agent.inventory.model import Disk, Dmi, Firmware, Inventory, Nic, Tpm
 from agent.keyslots import INSTALL
 from agent.layout.extents import GIB
@@ -34,6 +35,7 @@ from agent.plan.parse import parse
 from agent.report.event import Event, envelope_of
 from agent.report.reporter import Reporter
 from agent.secret import Secret
+from agent.trust import Trust
 from tests.unit import fakes_storage, fakes_target
 from tests.unit.fakes_keys import (
     FakeClevis,
@@ -180,6 +182,13 @@ class FakeImages:
         source = Source(urls[0], "0" * 64, "f" * 16, payload, frozenset(), access)
         return self.manifest, source
 
+    def survey(self, reference: str, access: Access = ANYONE) -> tuple[Described, Source]:
+        if self.wrong:
+            raise ImageError(self.wrong)
+        url = reference.replace("@", "/blobs/")
+        found = Source(reference, "0" * 64, "", (url,), frozenset(), access, ("sha256:1",))
+        return self.manifest, found
+
     def problems(self, image: Described, source: Source) -> Iterator[Problem]:
         if self.away:
             yield Problem("image.manifest", f"{source.payload_urls[0]}: {self.away}")
@@ -258,6 +267,10 @@ class FakeHost:
 
     def inventory(self) -> Inventory:
         return self.found
+
+    def judge(self, found: Found) -> Trust:
+        """Believe everything: what is believed is tested elsewhere."""
+        return Trust("0123456789abcdef" if found.signature else None, fresh=False)
 
     def follow(self, plan: Plan) -> None:
         self.followed.append(plan)

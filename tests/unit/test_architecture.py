@@ -25,19 +25,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "oci": BOTTOM | {"payload", "reference"},
     "report": BOTTOM,
     "find": BOTTOM | {"inventory"},
+    "policy": BOTTOM,
+    "trust": BOTTOM | {"find", "payload", "policy"},
     "machine": BOTTOM | {"layout", "inventory", "payload"},
     "keyslots": set(),
     "pin": PORTS | {"keyslots"},
     "target": PORTS | {"pin", "keyslots"},
     "checks": PORTS | {"target", "keyslots", "pin"},
     "steps": PORTS | {"target", "keyslots", "pin", "checks"},
-    "adapters": PORTS | {"oci", "reference", "find", "report", "keyslots", "pin", "target"},
+    "adapters": PORTS
+    | {"trust", "oci", "reference", "find", "report", "keyslots", "pin", "target"},
     "sequence": PORTS | {"steps", "target", "pin"},
     "engine": PORTS | {"steps", "checks", "report"},
     "resolve": PORTS | {"steps", "checks", "engine", "pin", "sequence"},
     "fleet": DATA | {"checks", "resolve"},
-    "session": PORTS | {"engine", "find", "report", "resolve"},
-    "server": BOTTOM | {"report", "plan"},
+    "session": PORTS | {"engine", "find", "report", "resolve", "trust"},
+    "server": BOTTOM | {"report", "plan", "payload", "trust"},
 }
 """What each layer may import besides itself; `cli` and `wiring` may import everything."""
 
