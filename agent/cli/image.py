@@ -75,6 +75,11 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
     metavar="OS/ARCH[/VARIANT]",
     help="Which image of a container to take, as linux/amd64; by default this machine's.",
 )
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Authorities (PEM) to trust for a registry instead of the system's.",
+)
 @click.option("--os-id", help="What is on a disk, as the ID of os-release(5) says it: debian.")
 @click.option("--level", type=click.IntRange(1, 22), default=LEVEL, show_default=True)
 @click.option(
@@ -96,8 +101,9 @@ def pack_command(
     """Turn SOURCE into an image that can be streamed and verified.
 
     SOURCE is told by its content. A tar archive, a directory, a container image (an OCI layout, its
-    archive, what `docker save` writes), a squashfs or another file system makes a tree: a root file
-    system that is laid over any storage. A whole disk (raw, qcow2, vmdk, a device) makes a disk, or
+    archive, what `docker save` writes, docker://IMAGE or oci://REGISTRY/REPOSITORY@sha256:... of a
+    registry), a squashfs or another file system makes a tree: a root file system that is laid over
+    any storage. A whole disk (raw, qcow2, vmdk, a device) makes a disk, or
     with `--as tree` the tree of the system on it. Tar archives and raw disks may be compressed
     (gzip, xz, bzip2, zstd) and may come from a pipe, as -.
 
@@ -109,7 +115,7 @@ def pack_command(
     wish = Wish(more["kind"], Platform.of(more["platform"]) if more["platform"] else None)
     options = PackOptions(level=more["level"], urls=more["urls"])
     signing = load_signing_key(key)
-    with open_source(source, wish) as opened, _bar(source, quiet=as_json) as progress:
+    with open_source(source, wish, more["ca"]) as opened, _bar(source, quiet=as_json) as progress:
         if isinstance(opened, DiskSource):
             os = os_of(more["os_id"])
             packed = pack_disk(
