@@ -456,6 +456,34 @@ def test_what_a_disk_has_not_is_said(tree: Path, tmp_path: Path) -> None:
     assert "partition 2 (LVM)" in refusal(lvm, "tree")
 
 
+@ROOT
+def test_a_root_in_a_subvolume_of_btrfs_is_found(tmp_path: Path, key: SigningKey) -> None:
+    whole, part = tmp_path / "disk", tmp_path / "part"
+    for path, size in ((whole, 130 * MIB), (part, 120 * MIB)):
+        path.touch()
+        os.truncate(path, size)
+    sh("sfdisk", "-q", whole, stdin="label: gpt\nsize=120M, type=L\n")
+    uuid = "11111111-2222-3333-4444-666666666666"
+    sh("mkfs.btrfs", "-q", "-U", uuid, part)
+    (tmp_path / "mounted").mkdir()
+    script = f"""
+        mount -o loop {part} {tmp_path}/mounted
+        cd {tmp_path}/mounted
+        btrfs subvolume create root
+        btrfs subvolume create home
+        mkdir -p root/etc root/usr root/home
+        echo 'UUID={uuid} / btrfs subvol=root 0 0' >root/etc/fstab
+        echo 'UUID={uuid} /home btrfs subvol=home,compress=zstd:1 0 0' >>root/etc/fstab
+        echo hello >home/user
+        cd / && umount {tmp_path}/mounted
+    """
+    sh("unshare", "--mount", "sh", "-euc", script)
+    sh("dd", f"if={part}", f"of={whole}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
+    _, raw = packed(whole, key, "tree")
+    assert content(raw, "home/user") == b"hello\n"
+    assert {"/etc/fstab", "/usr", "/home/user"} <= names(raw)
+
+
 # --- container images ---
 
 
