@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,9 +89,10 @@ def main(rounds: int, only: tuple[str, ...], *, quick: bool) -> None:
     scale = QUICK if quick else FULL
     try:
         scratch.enter_namespace()
-        with _ground(scale, rounds, console) as ground:
+        parts = only or tuple(PARTS)
+        with _ground(scale, parts, rounds, console) as ground:
             began = time.monotonic()
-            rows = [row for name in only or PARTS for row in PARTS[name](ground)]
+            rows = [row for name in parts for row in PARTS[name](ground)]
             seconds = time.monotonic() - began
     except BenchError as error:
         raise click.ClickException(str(error)) from None
@@ -107,7 +108,7 @@ def main(rounds: int, only: tuple[str, ...], *, quick: bool) -> None:
 
 
 @contextmanager
-def _ground(scale: Scale, rounds: int, console: Console) -> Iterator[Ground]:
+def _ground(scale: Scale, parts: Sequence[str], rounds: int, console: Console) -> Iterator[Ground]:
     """Prepare everything that can be prepared, and clean up at the end, however that comes."""
     directory = REPOSITORY / "build/bench"
     directory.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def _ground(scale: Scale, rounds: int, console: Console) -> Iterator[Ground]:
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         stack.enter_context(_alone(directory))
-        _must_have_room(scale)
+        _must_have_room(scale, parts)
         archive = Archive(directory)
         made = _inputs(directory, scale, archive, say)
         packer = Packer(directory, say)
@@ -147,9 +148,10 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def _must_have_room(scale: Scale) -> None:
+def _must_have_room(scale: Scale, parts: Sequence[str]) -> None:
     """Refuse a machine that would begin to swap, or kill us, in the middle."""
-    need = 14 * GiB if scale is FULL else 4 * GiB
+    need = 14 if "memory" in parts else 6
+    need = need * GiB if scale is FULL else 4 * GiB
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     if free < need:

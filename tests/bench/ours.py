@@ -4,7 +4,7 @@
     python -m tests.bench.ours start
 
 `disk` writes the image onto the device TARGET, `tree` unpacks it below the mounted TARGET; both
-as an installation does. `start` only loads what they load. Prints one JSON
+as an installation does. `start` only loads what `disk` does. Prints one JSON
 object: `worked`, the seconds from the first request to the last flush, without Python's start.
 """
 
@@ -13,22 +13,32 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from agent.adapters.images import HttpImages
 from agent.payload.direct import Target
 from agent.payload.disk import flash
-from agent.payload.sign import load_trusted
+from agent.payload.fetch import get_manifest
+from agent.payload.sign import PublicKey, load_trusted
+
+
+def disk(url: str, target: Path, trusted: Sequence[PublicKey]) -> None:
+    manifest, source = get_manifest([url], trusted)
+    flash(manifest, source, Target(target))
+
+
+def tree(url: str, target: Path, trusted: Sequence[PublicKey]) -> None:
+    from agent.adapters.images import HttpImages  # loads what a disk image has no need of
+
+    images = HttpImages(trusted)
+    manifest, source = images.find([url])
+    images.lay(manifest, source, target, lambda done, total: None)
 
 
 def main(what: str, url: str, target: Path, key: Path) -> None:
-    images = HttpImages(load_trusted([key]))
+    trusted = load_trusted([key])
     began = time.monotonic()
-    manifest, source = images.find([url])
-    if what == "disk":
-        flash(manifest, source, Target(target))
-    else:
-        images.lay(manifest, source, target, lambda done, total: None)
+    {"disk": disk, "tree": tree}[what](url, target, trusted)
     sys.stdout.write(json.dumps({"worked": time.monotonic() - began}))
 
 

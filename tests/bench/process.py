@@ -117,12 +117,18 @@ def measure(
         said.seek(0)
         complained.seek(0)
         if process.returncode:
-            words = complained.read().decode(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(words) if line.strip()), "said nothing")
-            status = f"exited with status {process.returncode} after {wall:.0f} s"
-            raise FailedError(f"{status}: {last[-300:]}")
+            last = last_line(complained.read())
+            status_text = f"exited with status {process.returncode} after {wall:.0f} s"
+            raise FailedError(f"{status_text}: {last}")
         cpu = usage.ru_utime + usage.ru_stime
         return Cost(wall, cpu, busy, memory.peak, said.read().decode(errors="replace"))
+
+
+def last_line(said: bytes | str) -> str:
+    """Return the last line of what a program said: the one that names the reason."""
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    lines = (line.strip() for line in reversed(text.splitlines()))
+    return next((line[-300:] for line in lines if line), "said nothing")
 
 
 def machine_cpu() -> float:

@@ -21,7 +21,7 @@ from tests.bench.names import BMAPTOOL, CURL, DESYNC, IMAGES, IRONIC, OURS, PIPE
 from tests.bench.nginx import Server, serving
 from tests.bench.payloads import Packed, Packer, fetched, new_bytes, warm
 from tests.bench.peers import Peers, available, script, sha256_of
-from tests.bench.process import Argv, FailedError
+from tests.bench.process import Argv, FailedError, last_line
 from tests.bench.rounds import Case, Results, race
 from tests.bench.scale import GiB
 
@@ -229,7 +229,7 @@ def repack(ground: Ground) -> tuple[int, int]:
             ground.inputs.tar("changed"), "changed", "--previous", str(before.document)
         )
     except BenchError as error:
-        raise FailedError(str(error)) from None
+        raise FailedError(last_line(str(error))) from None
     return new_bytes(after, before), after.manifest.payload.size
 
 
