@@ -114,7 +114,7 @@ class Device:
     def _failure(self, what: str, error: OSError) -> StepError:
         reason = (error.strerror or str(error)).lower()
         if error.errno == errno.ENOSPC:
-            reason = f"it is full: no space left on the {self.size} bytes it says it has"
+            reason = f"has no space left, though it says it has {self.size} bytes"
         return StepError(f"{self.path}: {what}: {reason}")
 
     def _give_up_direct(self) -> None:

@@ -55,7 +55,8 @@ def raw_disk(directory: Path, mib: int = 24, *, sector: int = 512, seed: int = 1
     script = TABLE.format(root=mib - 5)
     # sfdisk takes the size of a sector from the device, and 512 for a file.
     with loop(path, None, f"--sector-size={sector}") as device:
-        argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", device]
+        argv: list[str | Path] = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel"]
+        argv.append(device)
         subprocess.run(argv, input=script.encode(), check=True, capture_output=True)
     return path.read_bytes()
 
