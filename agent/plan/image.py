@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from agent.plan.disks import OneOrMore
 from agent.plan.part import Fault, Part, one_of
@@ -23,6 +23,10 @@ class Image(Part):
     the digest in the plan decides what it is, so who can change the plan can change the system.
     """
 
+    # Editors are told by the schema what `_one_image` says.
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["manifest"]}, {"required": ["oci"]}]}
+    )
     example: ClassVar[str] = """\
 manifest:
   - https://images.example.com/debian13.json

@@ -32,6 +32,7 @@ _INITRDS = (
     "/boot/initrd-{}",
     "/usr/lib/modules/{}/initrd",
     "/usr/lib/modules/{}/initrd.img",
+    "/usr/lib/modules/{}/initramfs.img",  # where bootable containers have it
 )
 
 

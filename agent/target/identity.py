@@ -12,6 +12,9 @@ OF_ANOTHER_MACHINE = (
     "/var/lib/systemd/random-seed",
     "/var/lib/systemd/credential.secret",
     "/var/lib/dbus/machine-id",
+    # By these systemd takes a machine for a container (systemd-detect-virt(1)) and starts no udev.
+    "/.dockerenv",
+    "/run/.containerenv",
 )
 SSH_DIRECTORY = "/etc/ssh"
 
