@@ -14,6 +14,7 @@ READABLE = frozenset({"ext4", "xfs", "btrfs", "erofs", "squashfs", "vfat"})
 _ROOT_NAMES = frozenset({"/", "root", "rootfs", "cloudimg-rootfs", "system"})
 _SKIPPED = frozenset({"swap", "tmpfs", "proc", "sysfs", "devpts", "overlay", "iso9660", "auto"})
 _NETWORK = re.compile(r"nfs|cifs|smb|9p|virtiofs|ceph|gluster|sshfs|fuse")
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 _BY = re.compile(r"/dev/disk/by-(uuid|label|partuuid|partlabel)/(.+)")
 _DEVICE = re.compile(r"/dev/(?:[shv]da|xvda|nvme0n1p|mmcblk0p)(\d+)")
 
@@ -74,9 +75,9 @@ def _lines(fstab: str) -> Iterator[tuple[str, str, str, frozenset[str]]]:
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
-        source, at, type_ = fields[:3]
+        source, at = (_ESCAPE.sub(lambda code: chr(int(code[1], 8)), one) for one in fields[:2])
+        type_ = fields[2]
         options = frozenset(fields[3].split(",")) if len(fields) > 3 else frozenset()
-        at = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), at)
         yield source, at, type_, options
 
 
