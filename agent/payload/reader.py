@@ -88,7 +88,10 @@ class Reader:
     ) -> None:
         first, last = at + filling.done, at + filling.done + filling.left - 1
         headers = {"Range": f"bytes={first}-{last}", **more}
-        if mirror.etag is not None:
+        # Only where what came before must not be mixed with what comes now: nginx's slice module
+        # reads the file's first slice as well for every request that has If-Range. Of a request
+        # for a whole frame the answer's ETag says as much, and its digest says everything.
+        if filling.done and mirror.etag is not None:
             headers["If-Range"] = mirror.etag
         with self._client.get(mirror.url, headers, seconds) as response:
             not_encoded(response)
