@@ -14,7 +14,7 @@ from agent.plan.identity import Identity
 from agent.plan.image import Image
 from agent.plan.part import Fault, Part, one_of, shown
 from agent.plan.report import HttpReport
-from agent.plan.storage import Storage
+from agent.plan.storage import BRINGS_ITS_OWN, Storage
 from agent.plan.text import HostName, Time, Uuid
 
 Finish = Literal["reboot", "poweroff", "stay"]
@@ -56,7 +56,24 @@ class Plan(Part):
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return (self._escrow_is_acknowledged(),)
+        return self._whole_disk_stands_alone(), self._escrow_is_acknowledged()
+
+    def _whole_disk_stands_alone(self) -> Iterator[Fault]:
+        """Yield what is said of a whole-disk image that nobody would carry out, or the reverse."""
+        if not self.storage.whole:
+            if "verify" in self.image.model_fields_set:
+                message = "is for whole-disk images: leave it out, or take storage.preset whole-disk"
+                yield Fault(("image", "verify"), message)
+            return
+        if self.encryption is not None:
+            message = f"{BRINGS_ITS_OWN}, encrypted or not: leave this out, or take another preset"
+            yield Fault(("encryption",), message)
+        for key in sorted(self.configure.model_fields_set):
+            message = f"{BRINGS_ITS_OWN}, which are not opened: leave this out"
+            yield Fault(("configure", key), message)
+        if self.image.oci is not None:
+            message = "a container has no disk in it: take another storage.preset"
+            yield Fault(("image", "oci"), message)
 
     def _escrow_is_acknowledged(self) -> Iterator[Fault]:
         if self.encryption is not None and not self.report:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
@@ -22,6 +23,7 @@ from agent.plan.part import Fault, Kind, Part, one_of, shown
 from agent.plan.preset import Preset, load_preset
 from agent.plan.size import Percent, Size, render
 
+WHOLE_DISK = "whole-disk"
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
 
 
@@ -38,16 +40,34 @@ class _NameOrMapping:
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"anyOf": [{"enum": list(BUILT_IN)}, {"type": "string"}, handler(core_schema)]}
+        names = [*BUILT_IN, WHOLE_DISK]
+        return {"anyOf": [{"enum": names}, {"type": "string"}, handler(core_schema)]}
 
 
 def _as_written(preset: Preset) -> str | Mapping[str, Any]:
     return preset.name if preset.written is None else preset.written
 
 
+WHOLE = Preset.model_construct(
+    name=WHOLE_DISK, summary="the image is a whole disk, with partitions of its own", volumes=()
+)
+"""Stands where a preset would: nothing of ours lies on the disks."""
+
+
+def _whole_or(value: object) -> object:
+    return WHOLE if value == WHOLE_DISK else value
+
+
 ChosenPreset = Annotated[
-    Preset, Kind("name, or a mapping"), PlainSerializer(_as_written), _NameOrMapping()
+    Preset,
+    BeforeValidator(_whole_or),
+    Kind("name, or a mapping"),
+    PlainSerializer(_as_written),
+    _NameOrMapping(),
 ]
+
+
+BRINGS_ITS_OWN = "a whole-disk image has file systems of its own"
 
 
 class Volume(Part):
@@ -112,6 +132,10 @@ class Storage(Part):
     mirrored, and each ESP stands by itself with equal content. The rest carries the encryption, a
     volume group and one volume per mount point. Space that no volume takes stays in the volume
     group.
+
+    The preset `whole-disk` is for images of `kind: disk`, and they for no other: the image is
+    written to the disk as it is, or to a mirror of two whole disks. It has no other key beside it,
+    and no `encryption` and no `configure`: what lies inside such an image is its maker's.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"boot", "data", "esp", "raid", "swap", "zram"})
@@ -138,7 +162,14 @@ volumes:
         "vg0", description="name of the LVM volume group"
     )
 
+    @property
+    def whole(self) -> bool:
+        """Whether the image is a whole disk, and nothing is laid out here."""
+        return self.preset.name == WHOLE_DISK
+
     def checks(self) -> tuple[Iterator[Fault], ...]:
+        if self.whole:
+            return (self._nothing_beside(),)
         return (
             self._mounts_differ(),
             self._one_grows(),
@@ -147,6 +178,10 @@ volumes:
             self._new_volumes(),
             self._left_out(),
         )
+
+    def _nothing_beside(self) -> Iterator[Fault]:
+        for key in sorted(self.model_fields_set - {"preset"}):
+            yield Fault((key,), f"{BRINGS_ITS_OWN}: leave this out, or take another preset")
 
     def _mounts_differ(self) -> Iterator[Fault]:
         mounts = [volume.mount for volume in self.volumes]
