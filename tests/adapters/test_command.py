@@ -226,13 +226,15 @@ def test_what_a_program_writes_is_read_as_it_comes() -> None:
 
 
 def test_a_program_that_fails_has_no_end_that_could_be_read() -> None:
-    with (
-        pytest.raises(CommandError, match="exited with status 3: broke in the middle"),
-        reading(*shell("printf half; echo broke in the middle >&2; exit 3")) as out,
-    ):
-        assert out.read(4) == b"half"
-        out.read(1)
-        pytest.fail("the end was there")
+    def take(what: list[bytes]) -> None:
+        with reading(*shell("printf half; echo broke in the middle >&2; exit 3")) as out:
+            what.append(out.read(4))
+            what.append(out.read(1))
+
+    taken: list[bytes] = []
+    with pytest.raises(CommandError, match="exited with status 3: broke in the middle"):
+        take(taken)
+    assert taken == [b"half"]
 
 
 def test_a_failure_after_the_last_byte_that_was_asked_for_counts_too() -> None:
@@ -241,13 +243,14 @@ def test_a_failure_after_the_last_byte_that_was_asked_for_counts_too() -> None:
 
 
 def test_who_stops_reading_leaves_no_program_behind(tmp_path: Path) -> None:
-    script = "sleep 100 & echo $! > $1; echo $$ >> $1; yes"
-    with (
-        pytest.raises(ValueError, match="enough"),
-        reading(*shell(script, tmp_path / "pids")) as out,
-    ):
-        out.read(100_000)
-        raise ValueError("enough")
+    def stop() -> None:
+        script = "sleep 100 & echo $! > $1; echo $$ >> $1; yes"
+        with reading(*shell(script, tmp_path / "pids")) as out:
+            out.read(100_000)
+            raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        stop()
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     assert all(gone(pid) for pid in pids)
