@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.packages import NEWEST, Archive
+from tests.bench.errors import BenchError
+from tests.bench.packages import INPUT, NEWEST, Archive
 from tests.bench.process import Argv, run
 from tests.bench.scale import MiB, Scale
 
@@ -100,9 +101,7 @@ def _unpack_stages(inputs: Inputs, archive: Archive, say: Say) -> list[Path]:
         asked += packages
         debs = archive.closure(asked)
         say(f"inputs: stage {stage}: {len(debs)} packages of Debian")
-        place = archive.fetch(asked)
-        for deb in debs:
-            file = place / deb.file
+        for file in debs:
             if file not in done:
                 run(["dpkg-deb", "-x", file, inputs.tree])
                 done.append(file)
@@ -126,7 +125,10 @@ def _change(inputs: Inputs, archive: Archive, debs: Sequence[Path]) -> None:
         if path.is_symlink() or path.is_file():
             path.unlink()
     # dpkg unpacks into new files, so the links to the other tree's stay as they are.
-    run(["dpkg-deb", "-x", archive.download(name, NEWEST), changed])
+    new = archive.download(name, NEWEST)
+    if new.name == old.name:
+        raise BenchError(f"{name}: is of the same version in {INPUT} and in {NEWEST}")
+    run(["dpkg-deb", "-x", new, changed])
     pack_tree(changed, inputs.tar("changed"))
     shutil.rmtree(changed)
 

@@ -44,19 +44,6 @@ class Unpacked:
         return {**found, "PYTHONPATH": str(self.tree / "usr/lib/python3/dist-packages")}
 
 
-@dataclass(frozen=True)
-class Deb:
-    """A package that apt offers: where, under which file name, and how large."""
-
-    uri: str
-    file: str
-    size: int
-
-    @property
-    def name(self) -> str:
-        return self.file.partition("_")[0]
-
-
 class Archive:
     """apt with lists of its own for `INPUT` and `NEWEST`, and with no package installed."""
 
@@ -99,23 +86,15 @@ class Archive:
             run(["apt-get", "-q", "download", wanted], cwd=place)
         return next(place.glob(f"{package}_*.deb"))
 
-    def closure(self, packages: Sequence[str]) -> list[Deb]:
-        """Return the packages and all they depend on, from `INPUT`."""
-        said = run(
-            ["apt-get", *self._options(), "-qq", "--print-uris", "--yes", "-t", INPUT,
-             "--no-install-recommends", "install", *packages]
-        )  # fmt: skip
-        lines = re.findall(r"^'([^']+)' (\S+) (\d+)", said, re.MULTILINE)
-        return [Deb(uri, file, int(size)) for uri, file, size in lines]
+    def closure(self, packages: Sequence[str]) -> list[Path]:
+        """Download the packages of `INPUT` and all they depend on; return the files.
 
-    def fetch(self, packages: Sequence[str]) -> Path:
-        """Download the packages and all they depend on; return the directory they are in."""
-        cache = self._directory / "apt/cache"
-        run(
-            ["apt-get", *self._options(), "-qq", "--download-only", "--yes", "-t", INPUT,
-             "--no-install-recommends", "install", *packages]
-        )  # fmt: skip
-        return cache / "archives"
+        In apt's order of installation: what a package needs comes before it.
+        """
+        asked = [*self._options(), "--yes", "-t", INPUT, "--no-install-recommends", "install"]
+        run(["apt-get", "-qq", "--download-only", *asked, *packages])
+        files = file_names(run(["apt-get", "-qq", "--simulate", *asked, *packages]))
+        return [self._directory / "apt/cache/archives" / file for file in files]
 
     def _options(self) -> list[str]:
         base = self._directory / "apt"
@@ -157,3 +136,15 @@ def _sources() -> str:
         for source in found
         for suite in (INPUT, NEWEST)
     )
+
+
+def file_names(simulated: str) -> list[str]:
+    """Return the packages' file names, from what `apt-get --simulate install` says.
+
+    Its lines: Inst NAME (VERSION ORIGIN [ARCHITECTURE]) and more.
+    """
+    found = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) .*?\[(\w+)\]\)", simulated, re.MULTILINE)
+    return [
+        f"{name.partition(':')[0]}_{version.replace(':', '%3a')}_{architecture}.deb"
+        for name, version, architecture in found
+    ]

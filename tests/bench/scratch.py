@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,12 +64,21 @@ class Loop:
         limit = Path("/sys/block") / self.device.name / "queue/write_zeroes_max_bytes"
         if not int(limit.read_text()):
             self.close()
-            run(["losetup", self.device, self._file])
+            self._attach()
             self._descriptor = self._hold()
         run(["blkdiscard", "--force", self.device])
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _attach(self) -> None:
+        """Attach the device again; where udev still looks at it, that takes a moment."""
+        for _ in range(20):
+            with suppress(BenchError):
+                run(["losetup", self.device, self._file])
+                return
+            time.sleep(0.1)
+        raise BenchError(f"{self.device}: is held by another program, cannot be attached again")
 
     def _hold(self) -> int:
         # While it is open, --detach only marks it: it goes when the last user does.
@@ -86,7 +96,7 @@ class Loop:
         self.check()
         size = image.stat().st_size
         # Past the page cache: what is on the device counts.
-        Path("/proc/sys/vm/drop_caches").write_text("1\n")
+        run(["blockdev", "--flushbufs", self.device])
         _same(["cmp", "--bytes", str(size), str(image), str(self.device)])
 
 

@@ -12,6 +12,7 @@ from tests.bench import plot, table
 from tests.bench.document import BEGIN, END, number, rewrite
 from tests.bench.document import table as markdown
 from tests.bench.names import CURL, FILESYSTEMS, IMAGES, OURS, PIPE, STAGED, STAGES, TAR, ZSTD
+from tests.bench.packages import file_names
 from tests.bench.process import Cost
 from tests.bench.rounds import Results
 from tests.bench.rows import Figures, Row
@@ -168,3 +169,18 @@ def test_what_is_missed_can_be_seen_in_table_and_plot() -> None:
 
 def test_numbers_have_three_digits_that_matter() -> None:
     assert [number(x) for x in (2.6249, 12.345, 579.6, None)] == ["2.62", "12.3", "580", "–"]
+
+
+def test_apt_names_files_by_package_version_and_architecture() -> None:
+    said = (
+        "NOTE: This is only a simulation!\n"
+        "Inst base-files (13.8+deb13u1 Debian:13.7/stable [amd64])\n"
+        "Inst libc6:amd64 [2.40-1] (1:2.41-12 Debian:13.7/stable [amd64]) []\n"
+        "Inst git (1:2.47.3-0 Debian:13.7/stable, Debian-Security:13/stable [amd64])\n"
+        "Conf git (1:2.47.3-0 Debian:13.7/stable [amd64])\n"
+    )
+    assert file_names(said) == [
+        "base-files_13.8+deb13u1_amd64.deb",
+        "libc6_1%3a2.41-12_amd64.deb",
+        "git_1%3a2.47.3-0_amd64.deb",
+    ]
