@@ -161,6 +161,8 @@ without: [/home]
         bases = Bases.of(info.context)
         if isinstance(value, str):
             return bases.load(value, cls)
+        if isinstance(value, Preset):
+            return value
         if not isinstance(value, Mapping):
             return handler(value)
         below, content = bases.below(value, cls)
