@@ -48,7 +48,7 @@ def _as_written(preset: Preset) -> str | Mapping[str, Any]:
     return preset.name if preset.written is None else preset.written
 
 
-WHOLE = Preset.model_construct(
+WHOLE = Preset.model_construct(  # type: ignore[call-arg]  # it has no partition
     name=WHOLE_DISK, summary="the image is a whole disk, with partitions of its own", volumes=()
 )
 """Stands where a preset would: nothing of ours lies on the disks."""
@@ -168,9 +168,8 @@ volumes:
         return self.preset.name == WHOLE_DISK
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        if self.whole:
-            return (self._nothing_beside(),)
         return (
+            self._nothing_beside(),
             self._mounts_differ(),
             self._one_grows(),
             self._shares(),
@@ -180,7 +179,8 @@ volumes:
         )
 
     def _nothing_beside(self) -> Iterator[Fault]:
-        for key in sorted(self.model_fields_set - {"preset"}):
+        beside = self.model_fields_set - {"preset"} if self.whole else ()
+        for key in sorted(beside):
             yield Fault((key,), f"{BRINGS_ITS_OWN}: leave this out, or take another preset")
 
     def _mounts_differ(self) -> Iterator[Fault]:
