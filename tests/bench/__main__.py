@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import signal
@@ -83,7 +84,8 @@ def main(rounds: int, only: tuple[str, ...], *, quick: bool) -> None:
     """Measure the image pipeline beside its peers; needs root, 16 GiB of memory, 25 GB of disk.
 
     A full run writes build/bench.json, the table of docs/performance.md and its plot. With --only,
-    --quick or fewer than 5 rounds the rows go to build/bench/trial.json instead.
+    --quick or fewer than 5 rounds the rows go to build/bench/trial.json instead. Every single run
+    is in build/bench/costs.json.
     """
     console = Console(width=None if sys.stdout.isatty() else 140)
     scale = QUICK if quick else FULL
@@ -94,11 +96,13 @@ def main(rounds: int, only: tuple[str, ...], *, quick: bool) -> None:
             began = time.monotonic()
             rows = [row for name in parts for row in PARTS[name](ground)]
             seconds = time.monotonic() - began
+            every = [run for results in ground.ran for run in results.every()]
     except BenchError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         raise click.ClickException("interrupted") from None
     console.print(f"measured in {seconds / 60:.1f} minutes", highlight=False)
+    (REPOSITORY / "build/bench/costs.json").write_text(json.dumps(every, indent=1) + "\n")
     _write_down(rows, counts=not only and not quick and rounds >= FEWEST)
     _show(rows, console)
     failed = missed(rows)

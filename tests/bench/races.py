@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Ground:
     peers: Peers
     rounds: int
     console: Console
+    ran: list[Results] = field(default_factory=list)
+    """Every race so far."""
 
     @contextmanager
     def server(self, address: str = "127.0.0.1") -> Iterator[Server]:
@@ -58,7 +60,8 @@ class Ground:
         return self.packer.pack(self.inputs.disk("disk"), "disk")
 
     def race(self, name: str, cases: list[Case]) -> Results:
-        return race(name, cases, self.rounds, self.console)
+        self.ran.append(race(name, cases, self.rounds, self.console))
+        return self.ran[-1]
 
 
 def disk(ground: Ground) -> Results:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -49,6 +49,7 @@ class Case:
 class Results:
     """What the cases of one race cost, by name, and why some have no cost."""
 
+    race: str = ""
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -56,6 +57,14 @@ class Results:
         if name in self.missing:
             return Figures((), self.missing[name])
         return Figures(tuple(of(cost) for cost in self.costs.get(name, [])), "was not run")
+
+    def every(self) -> list[dict[str, Any]]:
+        """Return every single run, for who wants to look closer."""
+        return [
+            {"race": self.race, "case": name, "round": number, **asdict(cost)}
+            for name, costs in self.costs.items()
+            for number, cost in enumerate(costs, 1)
+        ]
 
     def said(self, name: str, key: str) -> list[float]:
         """Return a number out of the JSON that a case printed, for each round."""
@@ -80,7 +89,7 @@ def race(
 
     `patience` is how many seconds each may wait for a quiet machine.
     """
-    results = Results()
+    results = Results(name)
     for case in cases:
         if case.missing:
             results.missing[case.name] = case.missing
