@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import click
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.source import existing, open_source
 from agent.payload.decompress import Progress
+from agent.payload.manifest import Manifest
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
 from agent.payload.pack_disk import DiskSource, os_of, pack_disk, zero_bytes
+from agent.payload.previous import Reused
 from agent.payload.sign import keygen as make_keys
 from agent.payload.sign import load_signing_key
 from agent.payload.sources.oci import Platform
@@ -88,6 +91,13 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
     multiple=True,
     help="Where the payload will lie, if not beside the manifest; may be given several times.",
 )
+@click.option(
+    "--previous",
+    metavar="OLD.json",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Manifest of an older image: what did not change keeps its bytes, and is not packed again "
+    "if the older payload lies beside it.",
+)
 @json_option
 def pack_command(
     source: str,
@@ -113,7 +123,7 @@ def pack_command(
     make_directory(directory)
     began = time.monotonic()
     wish = Wish(more["kind"], Platform.of(more["platform"]) if more["platform"] else None)
-    options = PackOptions(level=more["level"], urls=more["urls"])
+    options = PackOptions(level=more["level"], urls=more["urls"], previous=more["previous"])
     signing = load_signing_key(key)
     with open_source(source, wish, more["ca"]) as opened, _bar(source, quiet=as_json) as progress:
         if isinstance(opened, DiskSource):
@@ -142,6 +152,13 @@ def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:
                 "kind": manifest.kind,
                 "chunks": len(manifest.chunks),
                 "zero": zero,
+                "ordered": packed.ordered or None,
+                "reused": packed.reused
+                and {
+                    "chunks": packed.reused.chunks,
+                    "stored": packed.reused.stored,
+                    "percent": _percent(packed.reused.stored, stored),
+                },
                 "seconds": round(seconds, 3),
             }
         )
@@ -158,6 +175,29 @@ def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:
         f"{stored / 1e6:.1f} MB ({stored / manifest.size:.0%}) in {seconds:.1f} s "
         f"({manifest.size / 1e6 / max(seconds, 1e-3):.0f} MB/s)"
     )
+    if packed.ordered and manifest.os:
+        click.echo(f"one tar must unpack it from front to back: {packed.ordered}")
+    if packed.reused:
+        click.echo(_comparison(packed.reused, manifest))
+        if packed.dated and 2 * packed.reused.stored < stored:
+            click.echo(
+                f"{packed.dated} members carry the time they were read or changed, which no two "
+                "builds share: make the archive with tar --pax-option=delete=atime,delete=ctime"
+            )
+
+
+def _comparison(reused: Reused, manifest: Manifest) -> str:
+    stored = manifest.payload.size
+    return (
+        f"{_percent(reused.stored, stored)} % is that of the older image "
+        f"({reused.chunks} of {len(manifest.chunks)} chunks), "
+        f"{(stored - reused.stored) / 1e6:.1f} MB are new"
+    )
+
+
+def _percent(part: int, whole: int) -> float:
+    """Return a percentage that says 100 only of all."""
+    return math.floor(1000 * part / whole) / 10
 
 
 @contextmanager

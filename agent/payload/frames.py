@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import IO
+from typing import IO, Protocol
 
 import zstandard
 
@@ -40,15 +40,24 @@ class Piece:
     zero: bool | None = None
 
 
+class Older(Protocol):
+    """Frames of an older image: `agent.payload.previous`. Asked by several threads at once."""
+
+    def frame(self, content: Content, /) -> bytes | None: ...
+
+
 class Frames:
     """The payload's frames: written by `write`, described by the rest afterwards.
 
     `workers` is the number of threads that compress, 0 for one on each core; each holds one piece
-    and its frame, and two more pieces wait. `where` names the source in messages.
+    and its frame, and two more pieces wait. `where` names the source in messages. Content of which
+    `older` has a frame gets that one.
     """
 
-    def __init__(self, *, level: int, where: str, workers: int = 0) -> None:
-        self._compress = _Compressor(level)
+    def __init__(
+        self, *, level: int, where: str, workers: int = 0, older: Older | None = None
+    ) -> None:
+        self._compress = _Compressor(level, older)
         self.where = where
         self._workers = workers or os.cpu_count() or 1
         self._raw = sha256()
@@ -73,6 +82,13 @@ class Frames:
     def sha256(self) -> str:
         """Digest of the image so far."""
         return self._raw.hexdigest()
+
+    def contents(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Yield the content of the frames, chunk by chunk, from the `file` they were written to."""
+        zstd = zstandard.ZstdDecompressor()
+        for chunk in self._chunks:
+            file.seek(chunk.at)
+            yield zstd.decompress(file.read(chunk.stored))
 
     def write(self, pieces: Iterable[Piece], file: IO[bytes]) -> None:
         """Append the pieces' frames to `file`, the payload.
@@ -117,19 +133,20 @@ class _Compressor:
     the decoding.
     """
 
-    def __init__(self, level: int) -> None:
-        self._level = level
+    def __init__(self, level: int, older: Older | None) -> None:
+        self._level, self._older = level, older
         self._local = threading.local()
 
     def __call__(self, piece: Piece) -> tuple[bytes, bool]:
         """Return the frame, and whether its content is all zero."""
+        zero = _is_zero(piece.content) if piece.zero is None else piece.zero
+        if self._older and (frame := self._older.frame(piece.content)):
+            return frame, zero
         if not hasattr(self._local, "compressor"):
             self._local.compressor = zstandard.ZstdCompressor(
                 level=self._level, write_content_size=True, write_checksum=False
             )
-        zero = _is_zero(piece.content) if piece.zero is None else piece.zero
-        frame: bytes = self._local.compressor.compress(piece.content)
-        return frame, zero
+        return self._local.compressor.compress(piece.content), zero
 
 
 def _is_zero(content: Content) -> bool:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.errors import PlanError, Problem
 from agent.payload.decompress import Progress
-from agent.payload.frames import Frames, Piece
+from agent.payload.frames import Piece
 from agent.payload.manifest import Os
 from agent.payload.packing import PackOptions, check
 from agent.payload.publish import Packed, publishing
@@ -53,8 +53,8 @@ def pack_disk(
     options = options or PackOptions()
     check(name, options)
     with publishing(directory, name, key, options, kind="disk") as image:
-        frames = Frames(level=options.level, where=source.name, workers=options.workers)
-        frames.write(source.pieces(options.chunk_size, progress), image.payload)
+        frames = image.frames(source.name)
+        frames.write(source.pieces(image.chunk_size, progress), image.payload)
         return image.finish(frames, created=source.modified, os=os)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -23,6 +24,10 @@ class PackOptions:
     `workers` is the number of threads that compress, 0 for one on each core. `created` is by
     default the newest member's time, so that builds reproduce. `urls` say where the payload will
     lie, if not beside the manifest.
+
+    `previous` is the manifest of an older image: unchanged chunks get the same bytes again, and
+    `chunk_size` is that image's. An `overlay` is laid over another tree, so its members stay in
+    their order; None takes an archive without os-release for one.
     """
 
     level: int = LEVEL
@@ -30,6 +35,8 @@ class PackOptions:
     workers: int = 0
     created: datetime | None = None
     urls: tuple[str, ...] = ()
+    previous: Path | None = None
+    overlay: bool | None = None
 
 
 def check(name: str, options: PackOptions) -> None:

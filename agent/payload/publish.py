@@ -1,6 +1,7 @@
 """Publish an image: three files that appear together when all are whole, or not at all.
 
     with publishing(directory, "debian13", key, options, kind="tree") as image:
+        frames = image.frames("debian13.tar")
         frames.write(pieces, image.payload)
         packed = image.finish(frames, created=newest, os=..., tree=...)
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from agent.payload.document import encode
 from agent.payload.frames import Frames
 from agent.payload.manifest import Manifest, Os, Payload
 from agent.payload.packing import PackOptions
+from agent.payload.previous import Previous, Reused, previous_image
 from agent.payload.sign import SigningKey
 
 Kind = Literal["tree", "disk"]
@@ -34,15 +36,22 @@ _ENDINGS: dict[Kind, str] = {"tree": ".tar.zst", "disk": ".raw.zst"}
 
 @dataclass(frozen=True)
 class Packed:
-    """What was made, and where it lies."""
+    """What was made, and where it lies.
+
+    `reused` is what an older image has of it, None if none was named. `ordered` says why the
+    members were left in their order, empty if they were not. `dated` members carry times of access
+    or change, which make equal builds differ.
+    """
 
     manifest: Manifest
     payload: Path
     document: Path
     signature: Path
+    reused: Reused | None = None
+    ordered: str = ""
+    dated: int = 0
 
 
-@dataclass(frozen=True)
 class Image:
     """An image being made: write its frames into `payload`, then `finish`.
 
@@ -50,13 +59,35 @@ class Image:
     is gone afterwards.
     """
 
-    payload: IO[bytes]
-    work: Path
-    directory: Path
-    name: str
-    kind: Kind
-    key: SigningKey
-    options: PackOptions
+    def __init__(
+        self,
+        directory: Path,
+        work: Path,
+        name: str,
+        key: SigningKey,
+        options: PackOptions,
+        kind: Kind,
+        previous: Previous | None,
+    ) -> None:
+        self.work = work
+        self.payload: IO[bytes] = (work / "payload").open("w+b")
+        self.chunk_size = previous.manifest.chunk_size if previous else options.chunk_size
+        self._directory, self._name, self._key = directory, name, key
+        self._options, self._kind, self._previous = options, kind, previous
+
+    def frames(self, where: str) -> Frames:
+        """Return the table of frames to write with, as the options say; `where` is the source."""
+        options = self._options
+        return Frames(
+            level=options.level, where=where, workers=options.workers, older=self._previous
+        )
+
+    def again(self) -> IO[bytes]:
+        """Begin the payload anew; return what was written so far, to be read and closed."""
+        written = self.payload
+        (self.work / "payload").unlink()
+        self.payload = (self.work / "payload").open("w+b")
+        return written
 
     def finish(
         self, frames: Frames, *, created: datetime, os: Os | None = None, tree: Tree | None = None
@@ -65,19 +96,19 @@ class Image:
 
         Raises `PlanError` if the frames make no valid manifest.
         """
-        packed = self.name + _ENDINGS[self.kind]
+        packed = self._name + _ENDINGS[self._kind]
         try:
             manifest = Manifest(
                 version=1,
-                name=self.name,
-                created=self.options.created or created,
-                kind=self.kind,
+                name=self._name,
+                created=self._options.created or created,
+                kind=self._kind,
                 os=os,
                 size=frames.size,
                 sha256=frames.sha256,
-                chunk_size=self.options.chunk_size,
+                chunk_size=self.chunk_size,
                 digest="sha256",
-                payload=Payload(urls=self.options.urls or (packed,), size=frames.stored),
+                payload=Payload(urls=self._options.urls or (packed,), size=frames.stored),
                 tree=tree,
                 chunks=frames.chunks,
             )
@@ -85,20 +116,20 @@ class Image:
             message = f"makes no valid manifest: {error}"
             raise PlanError([Problem(frames.where, message)]) from None
         document = encode(manifest)
+        contents = {f"{self._name}.json.sig": self._key.sign(document)}
+        contents[f"{self._name}.json"] = document
         _settle(self.payload)
-        contents = {f"{self.name}.json.sig": self.key.sign(document), f"{self.name}.json": document}
         for path, content in contents.items():
             with (self.work / path).open("wb") as file:
                 file.write(content)
                 _settle(file)
-        (self.work / "payload").replace(self.directory / packed)
+        (self.work / "payload").replace(self._directory / packed)
         for path in contents:
-            (self.work / path).replace(self.directory / path)
-        _settle_directory(self.directory)
-        where = self.directory / f"{self.name}.json"
-        return Packed(
-            manifest, self.directory / packed, where, where.with_name(f"{where.name}.sig")
-        )
+            (self.work / path).replace(self._directory / path)
+        _settle_directory(self._directory)
+        signature, where = (self._directory / path for path in contents)
+        reused = self._previous.reused(manifest) if self._previous else None
+        return Packed(manifest, self._directory / packed, where, signature, reused)
 
 
 @contextmanager
@@ -110,10 +141,17 @@ def publishing(
     `name` and `options` have been checked. Raises `PlanError` when a file cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory) as made:
-            work = Path(made)
-            with (work / "payload").open("w+b") as payload:
-                yield Image(payload, work, directory, name, kind, key, options)
+        with ExitStack() as stack:
+            previous = None
+            if options.previous:
+                workers = options.workers or os.cpu_count() or 1
+                older = previous_image(options.previous, kind, workers)
+                previous = stack.enter_context(older)
+            temporary = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory)
+            work = Path(stack.enter_context(temporary))
+            image = Image(directory, work, name, key, options, kind, previous)
+            stack.callback(lambda: image.payload.close())
+            yield image
     except OSError as error:
         reason = error.strerror or str(error)
         raise PlanError([Problem(str(directory), f"cannot be written to: {reason}")]) from None

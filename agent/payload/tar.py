@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 BLOCK = 512
@@ -34,13 +34,35 @@ _TYPES: Mapping[bytes, Type] = {
     b"5": "directory",
     b"6": "other",
 }
+_PLAIN = frozenset({b"\0", b"0", b"7"})
 _DEVICES: Mapping[bytes, str] = {b"3": "is a character device", b"4": "is a block device"}
 _CAPABILITY = "SCHILY.xattr.security.capability"
+_TIMES = frozenset({"atime", "ctime"})
+_DEFAULT_ACL = frozenset({"SCHILY.acl.default", "SCHILY.xattr.system.posix_acl_default"})
 _ZERO = bytes(BLOCK)
 
 
 class TarError(ValueError):
     """The archive cannot be taken; the message says which member and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member lies in the archive, and what counts when it is moved.
+
+    Bytes from `start` (its first extended header) to `end` (its last padding). `name` and, for a
+    hard link, `link` are normalised as `Member.path` but not decoded. `gives` says that it is a
+    directory that hands on its group or an ACL to what is made in it.
+    """
+
+    start: int = 0
+    end: int = 0
+    name: bytes = b""
+    link: bytes = b""
+    gives: bool = False
+
+
+_NOWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,7 @@ class Member:
     link: str
     head: bytes
     privilege: str = ""
+    place: Place = field(default=_NOWHERE, compare=False)
 
 
 class TarReader:
@@ -77,12 +100,26 @@ class TarReader:
         self._next: Callable[[bytes], None] = self._header
         self._skip = 0
         self._ended = False
-        self._at = 0
+        self._at = self._start = self._zeros = 0
         self._pax: dict[str, bytes] = {}
         self._global: dict[str, bytes] = {}
         self._name: bytes | None = None
         self._link: bytes | None = None
         self._member: Member | None = None
+        self.spoke_for_all = False
+        """Whether there was a global pax header."""
+        self.dated = 0
+        """Members with times of access or of change, which differ between equal builds."""
+
+    @property
+    def decided(self) -> int:
+        """Bytes of the archive, from its start, of which it is known what they belong to."""
+        return min(self._start, self._at)
+
+    @property
+    def end(self) -> int | None:
+        """Where the zero blocks begin that end the archive; None before they were seen."""
+        return self._zeros if self._ended else None
 
     def feed(self, piece: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the archive; raise `TarError` where it is wrong."""
@@ -121,7 +158,7 @@ class TarReader:
         self._check_sum(block)
         kind, size = block[156:157], self._size(block)
         if kind in b"xgXLK":
-            if size > HEADER_LIMIT:
+            if size > HEADER_LIMIT or self._at - self._start > 2 * HEADER_LIMIT:
                 raise TarError(f"has an extended header of {size} bytes at byte {self._at}")
             self._expect(_padded(size), lambda body: self._extended(kind, body[:size]))
             if not size:
@@ -135,6 +172,7 @@ class TarReader:
         if self._pax or self._name:
             raise TarError(f"ends at byte {self._at} after a header without its member")
         self._ended = True
+        self._zeros = self._at - 2 * BLOCK
 
     def _extended(self, kind: bytes, body: bytes) -> None:
         if kind == b"L":
@@ -143,6 +181,7 @@ class TarReader:
             self._link = body.rstrip(b"\0")
         elif kind == b"g":
             self._global.update(self._records(body))
+            self.spoke_for_all = True
         else:
             self._pax.update(self._records(body))
         self._expect(BLOCK, self._header)
@@ -166,26 +205,32 @@ class TarReader:
         name = _first(pax.get("GNU.sparse.name"), pax.get("path"), self._name, _ustar_name(block))
         link = _first(pax.get("linkpath"), self._link, _text(block[157:257]))
         if kind == b"V":  # a volume label: a note to people
+            self._pax, self._name, self._link = {}, None, None
             self._expect(BLOCK, self._header)
             return
         type_ = _TYPES.get(kind)
         shown = name.decode(errors="replace")
         if type_ is None:
             raise TarError(f"{shown}: is of type {kind!r}, which is no part of a file system")
-        if kind == b"\0" and name.endswith(b"/"):  # V7 had no type for directories
+        if kind in _PLAIN and name.endswith(b"/"):  # V7 had no type for directories
             type_ = "directory"
         if type_ == "hardlink":
             size = 0  # star and old GNU tar repeat the size of the file there, without content
         elif type_ != "file" and size:
             raise TarError(f"{shown}: is a {type_} with {size} bytes of content")
-        path = _normal(name)
+        raw = _normal(name)
+        path = raw.decode(errors="replace")
         if not path and type_ != "directory":
             raise TarError(f"has a {type_} without a name before byte {self._at}")
-        target = _normal(link) if type_ == "hardlink" else link.decode(errors="replace")
+        link = _normal(link) if type_ == "hardlink" else link
+        target = link.decode(errors="replace")
         head = min(size, self._wanted(path)) if type_ == "file" else 0
         mtime = self._mtime(block, pax)
         privilege = self._privilege(block, pax, type_)
-        self._member = Member(path, type_, size, mtime, target, b"", privilege)
+        gives = type_ == "directory" and self._gives(block, pax)
+        self.dated += not _TIMES.isdisjoint(pax)
+        place = Place(self._start, 0, raw, link if type_ == "hardlink" else b"", gives)
+        self._member = Member(path, type_, size, mtime, target, b"", privilege, place)
         self._pax, self._name, self._link = {}, None, None
         if kind == b"S" and block[482]:
             self._expect(BLOCK, lambda more: self._sparse(more, head))
@@ -208,10 +253,10 @@ class TarReader:
     def _finish(self, head: bytes, kept: int) -> None:
         member, self._member = self._member, None
         assert member is not None
-        if head:
-            member = replace(member, head=head)
-        self._report(member)
         self._skip = _padded(member.size) - kept
+        self._start = self._at + self._skip
+        place = replace(member.place, end=self._start)
+        self._report(replace(member, head=head, place=place))
         self._expect(BLOCK, self._header)
 
     def _size(self, block: bytes) -> int:
@@ -230,6 +275,9 @@ class TarReader:
         if type_ in {"directory", "symlink"}:  # set-id bits of a directory only hand on its group
             return ""
         return "has set-id bits" if self._number(block[100:108]) & 0o6000 else ""
+
+    def _gives(self, block: bytes, pax: Mapping[str, bytes]) -> bool:
+        return bool(self._number(block[100:108]) & 0o2000) or not _DEFAULT_ACL.isdisjoint(pax)
 
     def _mtime(self, block: bytes, pax: Mapping[str, bytes]) -> int:
         try:
@@ -277,10 +325,10 @@ def _ustar_name(block: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _normal(name: bytes) -> str:
+def _normal(name: bytes) -> bytes:
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise TarError(f"{name.decode(errors='replace')}: climbs with `..`")
     if len(name) > PATH_LIMIT or any(len(part) > NAME_LIMIT for part in parts):
         raise TarError(f"{name[:64].decode(errors='replace')}…: is longer than a path may be")
-    return b"/".join(parts).decode(errors="replace")
+    return b"/".join(parts)
