@@ -22,7 +22,7 @@ TAR = (
     "--format=posix", "--pax-option=delete=atime,delete=ctime", "--xattrs", "--acls",
 )  # fmt: skip
 LARGEST_ESP = 256 * MiB
-_ALIGN = 1 * MiB
+ALIGN = 1 * MiB
 # Fixed, so that the same packages make the same image.
 _UUID = "6b1f6a0e-2f5c-4d52-9c1a-7d8a4a0b1c{:02x}"
 _TIME = "1767225600"
@@ -108,7 +108,7 @@ def _unpack_stages(inputs: Inputs, archive: Archive, say: Say) -> list[Path]:
         pack_tree(inputs.tree, inputs.tar(stage))
         size = {"first": inputs.scale.small_disk, "whole": inputs.scale.disk}.get(stage)
         if size is not None:
-            _ext4(inputs.tree, inputs.directory / f"{stage}.ext4", _root_size(size))
+            _ext4(inputs.tree, inputs.directory / f"{stage}.ext4", root_size(size))
     (inputs.directory / "packages").write_text("".join(f"{file.name}\n" for file in done))
     return done
 
@@ -145,13 +145,14 @@ def _disks(inputs: Inputs, archive: Archive) -> None:
         part.unlink()
 
 
-def _esp_size(scale: Scale) -> int:
+def esp_size(scale: Scale) -> int:
+    """Return the bytes of the ESP: small enough for the smallest of the disks."""
     return min(LARGEST_ESP, scale.small_disk // 8)
 
 
-def _root_size(disk: int) -> int:
+def root_size(disk: int) -> int:
     """Return how large the root is, so that two of them fit on a disk twice as large."""
-    return (disk - min(LARGEST_ESP, disk // 8) - 2 * _ALIGN) // _ALIGN * _ALIGN
+    return (disk - min(LARGEST_ESP, disk // 8) - 2 * ALIGN) // ALIGN * ALIGN
 
 
 def _ext4(tree: Path, file: Path, size: int) -> None:
@@ -166,7 +167,7 @@ def _ext4(tree: Path, file: Path, size: int) -> None:
 
 def _esp(inputs: Inputs, archive: Archive, file: Path) -> None:
     with file.open("wb") as image:
-        image.truncate(_esp_size(inputs.scale))
+        image.truncate(esp_size(inputs.scale))
     run(["mkfs.vfat", "-F", "32", "-i", "BED0BED0", "--invariant", file])
     mtools = archive.unpack("mtools", ["mtools"], "")
     for kernel in sorted((inputs.tree / "boot").glob("vmlinuz-*")):
@@ -176,7 +177,7 @@ def _esp(inputs: Inputs, archive: Archive, file: Path) -> None:
 def _assemble(disk: Path, size: int, parts: Sequence[Path]) -> None:
     """Write a GPT with these partitions, keeping holes."""
     lines = ["label: gpt", f"label-id: {_UUID.format(0xFF)}"]
-    start = _ALIGN
+    start = ALIGN
     places = []
     for number, part in enumerate(parts, 1):
         kind = "uefi" if number == 1 else "linux"
@@ -194,5 +195,5 @@ def _assemble(disk: Path, size: int, parts: Sequence[Path]) -> None:
         run(["sfdisk", "--quiet", disk], stdin=stdin)
     script.unlink()
     for part, place in zip(parts, places, strict=True):
-        run(["dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={place // _ALIGN}",
+        run(["dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={place // ALIGN}",
              "conv=sparse,notrunc", "status=none"])  # fmt: skip

@@ -78,10 +78,10 @@ class Packer:
         return [*BEDPLATE, "pack", str(source), *given, *more]
 
 
-def new_bytes(packed: Packed, before: Packed) -> int:
+def new_bytes(manifest: Manifest, before: Manifest) -> int:
     """Return how many bytes of the payload are in no chunk of the one before."""
-    known = {chunk.sha256 for chunk in before.manifest.chunks}
-    chunks = {chunk.sha256: chunk.stored for chunk in packed.manifest.chunks}
+    known = {chunk.sha256 for chunk in before.chunks}
+    chunks = {chunk.sha256: chunk.stored for chunk in manifest.chunks}
     return sum(stored for digest, stored in chunks.items() if digest not in known)
 
 

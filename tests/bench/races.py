@@ -233,7 +233,8 @@ def repack(ground: Ground) -> tuple[int, int]:
         )
     except BenchError as error:
         raise FailedError(last_line(str(error))) from None
-    return new_bytes(after, before), after.manifest.payload.size
+    manifest = after.manifest
+    return new_bytes(manifest, before.manifest), manifest.payload.size
 
 
 def fetched_bytes(ground: Ground) -> int:
