@@ -651,6 +651,13 @@ def test_a_tar_in_a_pipe_is_a_tree_however_its_first_bytes_come(tree: Path) -> N
     assert feeder.wait() == 0
 
 
+def test_a_pipe_with_a_name_is_read_once(tree: Path, tmp_path: Path, key: SigningKey) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    feeder = subprocess.Popen(["sh", "-c", f"tar -C {tree} -cz . >{tmp_path}/pipe"])
+    assert "/usr/bin/ping" in names(packed(tmp_path / "pipe", key)[1])
+    assert feeder.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("start", "said"),
     [

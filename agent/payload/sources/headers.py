@@ -161,7 +161,9 @@ def _taken_apart(blocks: bytes, member: Member) -> Header:
             long[kind] = body.rstrip(b"\0")
         elif kind == b"g" and any(key != b"comment" for key, _ in _records(body)):
             raise TarError("has a global pax header, which is not taken here")
-        if kind not in b"gV":
+        if kind == b"V":
+            records, long, raw = [], {}, b""
+        elif kind != b"g":
             raw += blocks[at:after]
         at = after
     block, more = blocks[at : at + BLOCK], blocks[at + BLOCK :]
@@ -175,6 +177,8 @@ def _taken_apart(blocks: bytes, member: Member) -> Header:
     if member.type == "hardlink":
         link = normal(link)
     path, kept = normal(name), tuple(records)
+    if path.decode(errors="replace") != member.path:  # two readers must not see two archives
+        raise TarError(f"{member.path}: has a header that could also be read as {path!r}")
     return Header(path, link, member.type, member.size, kept, block, more, raw + block + more)
 
 

@@ -55,6 +55,8 @@ def opened(path: Path, wish: Wish, reading: Reading) -> AbstractContextManager[S
         if layout.has("oci-layout") and layout.has("index.json"):
             return container(str(path), layers_in(layout, wish.platform or Platform.here()))
         return directory(path, reading)
+    if not (path.is_file() or path.is_block_device()):
+        return _piped(path, wish)
     with _file(path) as file:
         start = file.read(HEAD)
         file.seek(0)
@@ -74,6 +76,13 @@ def streamed(stream: BinaryIO, wish: Wish, name: str = "stdin") -> Iterator[Sour
         yield whole
     else:
         yield DiskSource(name, _EPOCH, partial(stream_pieces, whole, name))
+
+
+@contextmanager
+def _piped(path: Path, wish: Wish) -> Iterator[Source]:
+    """Open a pipe that has a name: `<(curl …)` of a shell."""
+    with _file(path) as file, streamed(file, wish, str(path)) as source:
+        yield source
 
 
 @contextmanager

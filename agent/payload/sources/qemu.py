@@ -123,7 +123,7 @@ def _check_vmdk(head: bytes, file: BinaryIO, name: str) -> None:
         raise refused(name, "ends in the middle of its vmdk header")
     capacity, _, at, size = struct.unpack_from("<QQQQ", head, 12)
     description = b""
-    if at and size * _SECTOR <= _LARGEST_DESCRIPTION:
+    if 0 < at < _LARGEST_DESCRIPTION and size * _SECTOR <= _LARGEST_DESCRIPTION:
         file.seek(at * _SECTOR)
         description = file.read(size * _SECTOR)
     fields = dict(_FIELD.findall(description.partition(b"\0")[0]))
