@@ -22,8 +22,8 @@ from agent.checks.target import TargetWorks
 from agent.checks.tpm import TpmReady
 from agent.engine import examine
 from agent.errors import ImageError, MachineError, PlanError, Problem, reading_only
-from agent.inventory.choose import choose, may_erase
-from agent.inventory.model import Inventory, Marker
+from agent.inventory.choose import choose, may_erase, same_device
+from agent.inventory.model import Disk, Inventory, Marker
 from agent.layout.model import Layout, Role
 from agent.layout.picture import losses, plain, tree
 from agent.layout.place import Names, place
@@ -161,7 +161,14 @@ def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
 def _of_layout(layout: Layout, inventory: Inventory) -> Iterator[Check]:
     chosen = tuple(laid.disk for laid in layout.disks)
     yield ErasableDisks(chosen)
-    yield UniqueNames(layout, tuple(disk for disk in inventory.disks if disk not in chosen))
+    yield UniqueNames(layout, _others(chosen, inventory))
+
+
+def _others(chosen: tuple[Disk, ...], inventory: Inventory) -> tuple[Disk, ...]:
+    """Return the disks that stay as they are; another path to a chosen one is not one of them."""
+    return tuple(
+        disk for disk in inventory.disks if not any(same_device(disk, one) for one in chosen)
+    )
 
 
 def _of_both(plan: Plan, layout: Layout, manifest: Described) -> Iterator[Check]:

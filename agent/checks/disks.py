@@ -90,7 +90,7 @@ def _changed(disk: Disk, machine: Machine) -> Iterator[Problem]:
 
 
 def _uuids(layout: Layout) -> set[str]:
-    chosen = {filesystem.uuid for filesystem in layout.filesystems}
+    chosen = {filesystem.uuid for filesystem in layout.formatted}
     chosen |= {str(array.uuid) for array in layout.arrays}
     return chosen | ({str(layout.luks.uuid)} if layout.luks else set())
 

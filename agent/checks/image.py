@@ -12,7 +12,7 @@ from agent.machine import Machine
 from agent.payload.described import Described
 from agent.payload.fetch import Source
 
-OWN = {"xfs": 96 * MIB, "ext4": 64 * MIB}
+OWN = {"xfs": 96 * MIB, "ext4": 64 * MIB, "btrfs": 256 * MIB}
 """What a small file system keeps for itself: log or journal, and its first metadata."""
 SHARE = 0.93
 """Of the rest, what files may take: inode tables, the blocks ext4 reserves, fragments."""

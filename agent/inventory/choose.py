@@ -51,7 +51,7 @@ def choose(inventory: Inventory, wanted: Disks) -> tuple[Disk, ...] | Problem:
 def same_device(one: Disk, other: Disk) -> bool:
     """Tell whether two block devices are paths to one disk: same World Wide Name, same size."""
     named = one.wwn is not None and _NO_WWN.fullmatch(one.wwn) is None
-    return named and one.wwn == other.wwn and one.size == other.size
+    return one == other or (named and one.wwn == other.wwn and one.size == other.size)
 
 
 def reasons_against(disk: Disk, where: Where) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.errors import Problem
 from agent.inventory.model import Disk
-from agent.layout.model import Role
+from agent.layout.model import DiskLayout, Role
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -40,6 +40,11 @@ def usable(disk: Disk) -> int:
     return (disk.size // MIB) * MIB - 2 * MIB
 
 
+def unused(laid: DiskLayout) -> int:
+    """Return the bytes behind the last partition: what a disk has over the smallest of a mirror."""
+    return max(0, MIB + usable(laid.disk) - max(part.end for part in laid.partitions))
+
+
 def cut(disks: Sequence[Disk], *, esp: int, boot: int) -> tuple[Extent, ...] | Problem:
     """Return the extents every one of the disks gets, or why they are too small.
 
@@ -58,12 +63,28 @@ def cut(disks: Sequence[Disk], *, esp: int, boot: int) -> tuple[Extent, ...] | P
             f"{smallest} has {gib(smallest.size)}, the ESP, /boot and the smallest root need "
             f"{gib(need)}",
         )
+    for disk in disks:
+        if esp < (least := smallest_esp(disk)):
+            return Problem(
+                "storage.preset",
+                f"an ESP of {gib(esp)} is too small for {disk}, whose sectors have "
+                f"{disk.sector_size} bytes: FAT32 needs {gib(least)}",
+            )
     extents = []
     start = MIB
     for role, size in ((Role.ESP, esp), (Role.BOOT, boot), (Role.ROOT, root)):
         extents.append(Extent(role, start, size))
         start += size
     return tuple(extents)
+
+
+def smallest_esp(disk: Disk) -> int:
+    """Return the bytes of the smallest FAT32: 65525 clusters of a sector, and its two tables.
+
+    With fewer clusters a file system is FAT16 by definition (Microsoft's FAT specification), which
+    firmware need not read on a fixed disk (UEFI 2.10 §13.3.1).
+    """
+    return up(65525 * (disk.sector_size + 8) + 32 * disk.sector_size)
 
 
 def up(size: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from agent.inventory.model import Disk
+from agent.plan.size import Percent
 
 
 class Role(StrEnum):
@@ -80,7 +81,7 @@ class FileSystem:
     source: str
     mount: str
     kind: str
-    """`vfat`, `ext4`, `xfs`."""
+    """`vfat`, `ext4`, `xfs`, `btrfs`; `swap` has `none` for a mount point."""
     uuid: str
     """As the file system shows it: `AAAA-BBBB` for vfat."""
     label: str
@@ -173,6 +174,8 @@ class Layout:
     memory: tuple[FileSystem, ...] = field(default=())
     """tmpfs lines that an auditor wants in fstab, /dev/shm first."""
     deviations: tuple[str, ...] = ()
+    zram: int | Percent | None = None
+    """Swap in compressed memory: bytes, or a share of the memory."""
 
     @property
     def mirrored(self) -> bool:
@@ -181,8 +184,20 @@ class Layout:
     @property
     def filesystems(self) -> tuple[FileSystem, ...]:
         """Every disk file system in mount order: / first, parents before children."""
-        everything = (*(v.filesystem for v in self.group.volumes), self.boot, *self.esps)
+        volumes = (volume.filesystem for volume in self.group.volumes)
+        mounted = (filesystem for filesystem in volumes if filesystem.kind != "swap")
+        everything = (*mounted, self.boot, *self.esps)
         return tuple(sorted(everything, key=lambda fs: (fs.mount.rstrip("/").count("/"), fs.mount)))
+
+    @property
+    def swaps(self) -> tuple[FileSystem, ...]:
+        """Volumes of swap: made and named in fstab like file systems, but never mounted."""
+        return tuple(v.filesystem for v in self.group.volumes if v.filesystem.kind == "swap")
+
+    @property
+    def formatted(self) -> tuple[FileSystem, ...]:
+        """Everything that mkfs or mkswap makes."""
+        return (*self.filesystems, *self.swaps)
 
     @property
     def root(self) -> FileSystem:

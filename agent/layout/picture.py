@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from agent.inventory.model import Content, Disk
-from agent.layout.extents import gib
+from agent.layout.extents import gib, unused
 from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Partition, Role
+from agent.plan.size import Percent, render
 
 T = TypeVar("T")
 
@@ -21,6 +22,9 @@ def tree(layout: Layout) -> Iterator[str]:
     yield from _root(layout)
     for filesystem in layout.memory:
         yield f"memory tmpfs  {filesystem.mount}  {','.join(filesystem.options)}"
+    if layout.zram is not None:
+        of = " of the memory" if isinstance(layout.zram, Percent) else ""
+        yield f"memory zram swap  {render(layout.zram)}{of}"
 
 
 def _disk(laid: DiskLayout) -> Iterator[str]:
@@ -30,6 +34,8 @@ def _disk(laid: DiskLayout) -> Iterator[str]:
             f" {'└' if last else '├'}─ {partition.number} {partition.role.value:<5}"
             f"{gib(partition.size):>11}  at {gib(partition.start)}  {partition.partuuid}"
         )
+    if over := unused(laid):
+        yield f"    (unused){gib(over):>10}  more than the smallest disk of the mirror has"
 
 
 def _root(layout: Layout) -> Iterator[str]:
@@ -100,6 +106,7 @@ def plain(layout: Layout) -> dict[str, Any]:
         "boot": _plain_filesystem(layout.boot),
         "esps": [_plain_filesystem(esp) for esp in layout.esps],
         "memory": [_plain_filesystem(filesystem) for filesystem in layout.memory],
+        "zram": None if layout.zram is None else render(layout.zram),
         "deviations": list(layout.deviations),
     }
 
@@ -112,6 +119,7 @@ def _plain_disk(laid: DiskLayout) -> dict[str, Any]:
         "model": laid.disk.model,
         "size": laid.disk.size,
         "guid": str(laid.guid),
+        "unused": unused(laid),
         "lost": [content.model_dump(mode="json") for content in laid.disk.content],
         "partitions": [_plain_partition(partition) for partition in laid.partitions],
     }

@@ -32,6 +32,7 @@ from agent.layout.model import (
     VolumeGroup,
 )
 from agent.layout.share import Want, share
+from agent.plan.filesystem import SMALLEST
 from agent.plan.size import Percent
 from agent.plan.wanted import Grow, StorageWish, TmpfsWish, VolumeWish
 
@@ -82,14 +83,14 @@ def place(
         luks = Luks(below, names.uuid("luks"), "bedplate-root", "bedplate-root")
         below, below_size = luks.path, after_luks(below_size)
     total = after_pv(below_size, EXTENT)
-    sizes = share([_want(wish) for wish in wishes.volumes], total, EXTENT)
+    wanted = (*wishes.volumes, *_swap(wishes.swap))
+    leave = _bytes(wishes.leave, total)
+    sizes = share([_want(wish, total) for wish in wanted], total, EXTENT, leave)
     if isinstance(sizes, list):
         return [*problems, *sizes]
     if problems:
         return problems
-    volumes = tuple(
-        _volume(wish, sizes[wish.mount], wishes.volume_group, names) for wish in wishes.volumes
-    )
+    volumes = tuple(_volume(wish, sizes[wish.mount], wishes.volume_group, names) for wish in wanted)
     boot_device = arrays[0].path if arrays else placed[0].partition(Role.BOOT).path
     return Layout(
         disks=placed,
@@ -100,13 +101,15 @@ def place(
         esps=tuple(_esp(i, disk, wishes, names) for i, disk in enumerate(placed)),
         memory=tuple(_memory(tmpfs) for tmpfs in wishes.tmpfs),
         deviations=wishes.deviations,
+        zram=wishes.zram,
     )
 
 
 def _name_problems(disks: Sequence[Disk], wishes: StorageWish) -> Iterator[Problem]:
     """Yield the mount points that cannot be volumes: two of one name, or an ESP's place."""
     mounts = [wish.mount for wish in wishes.volumes]
-    yield from name_problems(wishes.volume_group, mounts)
+    swap = ["/swap"] if wishes.swap is not None else []  # a mount point of that name clashes
+    yield from name_problems(wishes.volume_group, [*mounts, *swap])
     for number, place in enumerate(ESP_MOUNTS[: len(disks)], start=1):
         if place in mounts:
             yield Problem("storage.volumes", f"{place} is where the ESP of disk {number} is")
@@ -158,7 +161,7 @@ def _arrays(disks: Sequence[DiskLayout], names: Names) -> tuple[Array, ...]:
 
 def _volume(wish: VolumeWish, size: int, group: str, names: Names) -> Volume:
     mount = wish.mount
-    name = volume_name(mount)
+    name = "swap" if wish.filesystem == "swap" else volume_name(mount)
     device = mapper_path(group, name)
     filesystem = FileSystem(
         device=device,
@@ -168,7 +171,7 @@ def _volume(wish: VolumeWish, size: int, group: str, names: Names) -> Volume:
         uuid=str(names.uuid(f"fs{mount}")),
         label=name[:XFS_LABEL],
         options=wish.options,
-        passno=0 if wish.filesystem == "xfs" else (1 if mount == "/" else 2),
+        passno=0 if wish.filesystem != "ext4" else (1 if mount == "/" else 2),
     )
     return Volume(name, size, filesystem, wish.rules)
 
@@ -198,11 +201,22 @@ def _memory(wish: TmpfsWish) -> FileSystem:
     return FileSystem(Path("tmpfs"), "tmpfs", wish.mount, "tmpfs", "", "", wish.options)
 
 
-def _want(wish: VolumeWish) -> Want:
-    match wish.size:
-        case Grow(weight):
-            return Want(wish.mount, grow=weight, minimum=wish.minimum)
-        case Percent(points):
-            return Want(wish.mount, percent=float(points), minimum=wish.minimum)
-        case size:
-            return Want(wish.mount, size=size, minimum=wish.minimum)
+def _swap(size: int | Percent | None) -> tuple[VolumeWish, ...]:
+    if size is None:
+        return ()
+    return (VolumeWish("none", size, SMALLEST["swap"], "swap"),)
+
+
+def _want(wish: VolumeWish, total: int) -> Want:
+    return Want(
+        wish.mount,
+        size=wish.size if isinstance(wish.size, int) else None,
+        percent=wish.size if isinstance(wish.size, Percent) else None,
+        grow=wish.size.weight if isinstance(wish.size, Grow) else None,
+        minimum=wish.minimum,
+        maximum=None if wish.maximum is None else _bytes(wish.maximum, total),
+    )
+
+
+def _bytes(size: int | Percent, total: int) -> int:
+    return size.of(total) if isinstance(size, Percent) else size

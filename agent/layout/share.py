@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.errors import Problem
 from agent.layout.extents import gib
+from agent.plan.size import Percent
 
 
 @dataclass(frozen=True)
@@ -14,28 +15,31 @@ class Want:
     """What one volume asks for.
 
     Exactly one of `size` (bytes), `percent` (of the whole group) and `grow` (a weight: a share of
-    what the others leave) is given. `minimum` bounds the outcome from below in every case.
+    what the others leave) is given. `minimum` bounds the outcome from below in every case, and
+    `maximum` from above where it is not less.
     """
 
     mount: str
     size: int | None = None
-    percent: float | None = None
+    percent: Percent | None = None
     grow: int | None = None
     minimum: int = 0
     maximum: int | None = None
 
 
-def share(wants: Sequence[Want], total: int, extent: int) -> Mapping[str, int] | list[Problem]:
+def share(
+    wants: Sequence[Want], total: int, extent: int, leave: int = 0
+) -> Mapping[str, int] | list[Problem]:
     """Return mount point -> bytes, in whole extents, or every reason why it does not fit.
 
     What the fixed and percentage volumes leave goes to the growing ones by weight; without a
-    growing one it stays free in the group.
+    growing one it stays free in the group, and `leave` bytes do so in any case.
     """
     sizes = {want.mount: _asked(want, total, extent) for want in wants}
     needed = sum(sizes.values())
-    if needed > total:
-        return [_too_much(wants, sizes, needed, total)]
-    return _grow(wants, sizes, total - needed, extent)
+    if needed + leave > total:
+        return [_too_much(wants, sizes, total, leave)]
+    return _grow(wants, sizes, total - leave - needed, extent)
 
 
 def _asked(want: Want, total: int, extent: int) -> int:
@@ -46,7 +50,7 @@ def _asked(want: Want, total: int, extent: int) -> int:
         asked = up(want.size)
     elif want.percent is not None:
         # Rounded down, so that 60 % and 40 % fit together.
-        asked = int(total * want.percent / 100) // extent * extent
+        asked = want.percent.of(total) // extent * extent
     else:
         asked = 0
     if want.maximum is not None:
@@ -78,10 +82,13 @@ def _grow(
     return grown
 
 
-def _too_much(wants: Sequence[Want], sizes: Mapping[str, int], needed: int, total: int) -> Problem:
+def _too_much(wants: Sequence[Want], sizes: Mapping[str, int], total: int, leave: int) -> Problem:
+    needed = sum(sizes.values())
+    free = f" of which {gib(leave)} shall stay free" if leave else ""
     largest = sorted(wants, key=lambda want: -sizes[want.mount])[:3]
     named = ", ".join(f"{want.mount} {gib(sizes[want.mount])}" for want in largest)
     return Problem(
         "storage.volumes",
-        f"need {gib(needed)} together, the volume group has {gib(total)} (the largest: {named})",
+        f"need {gib(needed)} together, the volume group has {gib(total)}{free} "
+        f"(the largest: {named})",
     )

@@ -20,7 +20,8 @@ _ELF_HEAD = 20
 # name, so that a distribution can ship the pins in packages of their own.
 # fmt: off
 PROGRAMS = frozenset({
-    "bootctl", "clevis", "clevis-decrypt-sss", "clevis-decrypt-tang", "clevis-decrypt-tpm2",
+    "bootctl", "btrfs",
+    "clevis", "clevis-decrypt-sss", "clevis-decrypt-tang", "clevis-decrypt-tpm2",
     "clevis-encrypt-sss", "clevis-encrypt-tang", "clevis-encrypt-tpm2", "clevis-luks-bind",
     "clevis-luks-unlock", "cloud-init", "cryptsetup", "curl", "dracut", "e2fsck", "efibootmgr",
     "grub-install", "grub-mkconfig", "grub2-install", "grub2-mkconfig", "jose", "kernel-install",
@@ -58,6 +59,7 @@ _PLACES: tuple[tuple[str, re.Pattern[str], frozenset[str] | None], ...] = tuple(
         ("systemd-cryptsetup", r"(?:usr/)?(?:lib/systemd|bin)/systemd-cryptsetup", None),
         ("systemd-networkd", r"(?:usr/)?lib/systemd/systemd-networkd", None),
         ("systemd-resolved", r"(?:usr/)?lib/systemd/systemd-resolved", None),
+        ("zram-generator", r"(?:usr/)?lib/systemd/system-generators/zram-generator", None),
         ("systemd-stub", r"usr/lib/systemd/boot/efi/linux\w+\.efi\.stub", None),
     )
 )

@@ -80,8 +80,8 @@ where: {transport: nvme, size: ">= 400 GB"}
 erase: refuse-foreign
 """
 
-    count: Annotated[Literal[1, 2], one_of((1, 2), later=(3, 4))] = Field(
-        description="1 for a single disk, 2 for a mirror"
+    count: Annotated[Literal[1, 2, 3], one_of((1, 2, 3), later=(4,))] = Field(
+        description="1 for a single disk, 2 or 3 for a mirror of as many"
     )
     where: Where = Field(
         Where(), description="what the disks must be; without it any disk of the machine may match"

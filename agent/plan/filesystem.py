@@ -11,11 +11,12 @@ from pydantic import AfterValidator, StrictStr
 from agent.plan.part import NOT_YET, Fault, Kind, one_of, shown
 from agent.plan.size import MiB
 
-FILE_SYSTEMS = ("xfs", "ext4")
-FileSystem = Annotated[Literal["xfs", "ext4"], one_of(FILE_SYSTEMS, later=("btrfs",))]
+FILE_SYSTEMS = ("xfs", "ext4", "btrfs")
+FileSystem = Annotated[Literal["xfs", "ext4", "btrfs"], one_of(FILE_SYSTEMS)]
 
-# What mkfs accepts: mkfs.xfs(8) refuses less than 300 MiB, ext4 needs room for its journal.
-SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB}
+# What mkfs accepts: mkfs.xfs(8) refuses less than 300 MiB, ext4 needs room for its journal, and
+# btrfs keeps its metadata twice. A page of swap would do.
+SMALLEST = {"xfs": 300 * MiB, "ext4": 64 * MiB, "btrfs": 512 * MiB, "swap": 16 * MiB}
 
 _MOUNT = re.compile(r"/|(?:/[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]{0,63}){1,8}")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:=/+@%-]{0,127}")

@@ -56,7 +56,11 @@ class Plan(Part):
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._whole_disk_stands_alone(), self._escrow_is_acknowledged()
+        return (
+            self._whole_disk_stands_alone(),
+            self._escrow_is_acknowledged(),
+            self._swap_is_encrypted(),
+        )
 
     def _whole_disk_stands_alone(self) -> Iterator[Fault]:
         """Yield what is said of a whole-disk image that nobody would carry out, or the reverse."""
@@ -79,3 +83,8 @@ class Plan(Part):
         if self.encryption is not None and not self.report:
             message = "is missing: the recovery key's envelope needs a server that acknowledges it"
             yield Fault(("report",), message)
+
+    def _swap_is_encrypted(self) -> Iterator[Fault]:
+        if self.storage.swap is not None and self.encryption is None:
+            message = "needs encryption, or memory would lie open on the disk: take zram instead"
+            yield Fault(("storage", "swap"), message)

@@ -12,16 +12,19 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    PlainValidator,
     StrictBool,
+    StrictInt,
     StrictStr,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema
 
 from agent.plan.catalog import BUILT_IN
 from agent.plan.filesystem import SMALLEST, FileSystem, MountPoint, Option, misplaced
-from agent.plan.part import Fault, Kind, Part, one_of, shown
+from agent.plan.part import Fault, Kind, Part, shown
 from agent.plan.preset import Preset, load_preset
-from agent.plan.size import Percent, Size, render
+from agent.plan.size import Bytes, Percent, Size, render
 
 WHOLE_DISK = "whole-disk"
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
@@ -47,6 +50,21 @@ class _NameOrMapping:
 def _as_written(preset: Preset) -> str | Mapping[str, Any]:
     return preset.name if preset.written is None else preset.written
 
+
+def parse_weight(value: object) -> bool | int:
+    """Return true, false or the weight of a growing volume."""
+    if isinstance(value, int) and (isinstance(value, bool) or 1 <= value <= 100):
+        return value
+    raise ValueError(f"{shown(value)} is neither true nor false nor a weight from 1 to 100")
+
+
+Weight = Annotated[
+    StrictBool | StrictInt,
+    PlainValidator(parse_weight),
+    WithJsonSchema(
+        {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": 100}]}
+    ),
+]
 
 WHOLE = Preset.model_construct(  # type: ignore[call-arg]  # it has no partition
     name=WHOLE_DISK, summary="the image is a whole disk, with partitions of its own", volumes=()
@@ -78,7 +96,6 @@ class Volume(Part):
     `grow`; its options are those that the preset has for other volumes.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"max", "min", "weight"})
     example: ClassVar[str] = """\
 mount: /var/lib/pgsql
 size: 40%
@@ -90,11 +107,15 @@ options: [nodev, nosuid]
     size: Size | None = Field(
         None, description="bytes, or a share of the space that all volumes have together"
     )
-    grow: Annotated[StrictBool, one_of((True, False), later=(1, 2, 3, 4, 5))] = Field(
+    grow: Annotated[Weight, Kind("`true`, `false`, or a weight from 1 to 100")] = Field(
         False,
-        description="takes what the others leave. One volume of a plan may; the one that grows in "
-        "the preset then keeps its size",
+        description="takes what the others leave; where several do, in proportion to their "
+        "weights, of which `true` is 1. The volume that grows in the preset then keeps its size",
     )
+    min: Bytes | None = Field(
+        None, description="what it has at least, where it grows or has a share"
+    )
+    max: Size | None = Field(None, description="what it has at most, where it grows or has a share")
     filesystem: FileSystem | None = Field(
         None, description="instead of the file system that `storage` names"
     )
@@ -105,7 +126,7 @@ options: [nodev, nosuid]
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._place(), self._one_size(), self._options_agree()
+        return self._place(), self._one_size(), self._bounds(), self._options_agree()
 
     def _place(self) -> Iterator[Fault]:
         yield from misplaced(self.mount)
@@ -113,6 +134,15 @@ options: [nodev, nosuid]
     def _one_size(self) -> Iterator[Fault]:
         if self.size is not None and self.grow:
             yield Fault(("grow",), "the volume has a size too: give one of the two")
+
+    def _bounds(self) -> Iterator[Fault]:
+        for key in ("min", "max"):
+            if getattr(self, key) is not None and isinstance(self.size, int):
+                yield Fault(
+                    (key,), f"size is {render(self.size)} already: leave out one of the two"
+                )
+        if self.min is not None and isinstance(self.max, int) and self.max < self.min:
+            yield Fault(("max",), f"{render(self.max)} is less than min, {render(self.min)}")
 
     def _options_agree(self) -> Iterator[Fault]:
         seen: set[str] = set()
@@ -138,7 +168,7 @@ class Storage(Part):
     and no `encryption` and no `configure`: what lies inside such an image is its maker's.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"boot", "data", "esp", "raid", "swap", "zram"})
+    later: ClassVar[frozenset[str]] = frozenset({"boot", "data", "esp", "raid"})
     example: ClassVar[str] = """\
 preset: stig-rhel9
 volumes:
@@ -158,6 +188,17 @@ volumes:
         "volume above, which gets their size too",
     )
     filesystem: FileSystem = Field("xfs", description="file system of the volumes that name none")
+    leave: Size | None = Field(
+        None, description="stays free in the volume group, for snapshots and for later"
+    )
+    swap: Size | None = Field(
+        None, description="a swap volume, encrypted with the others; without it there is none"
+    )
+    zram: Size | None = Field(
+        None,
+        description="swap in compressed memory: its size, or a share of the memory. The image must "
+        "have systemd's zram-generator",
+    )
     volume_group: Annotated[StrictStr, Kind("name"), AfterValidator(parse_volume_group)] = Field(
         "vg0", description="name of the LVM volume group"
     )
@@ -171,7 +212,6 @@ volumes:
         return (
             self._nothing_beside(),
             self._mounts_differ(),
-            self._one_grows(),
             self._shares(),
             self._large_enough(),
             self._new_volumes(),
@@ -189,14 +229,8 @@ volumes:
             if mount in mounts[:number]:
                 yield Fault(("volumes", number, "mount"), f"{mount} is there twice")
 
-    def _one_grows(self) -> Iterator[Fault]:
-        growing = [number for number, volume in enumerate(self.volumes) if volume.grow]
-        for number in growing[1:]:
-            message = f"{self.volumes[growing[0]].mount} grows already, and one volume may"
-            yield Fault(("volumes", number, "grow"), message)
-
     def _shares(self) -> Iterator[Fault]:
-        sizes = [volume.size for volume in self.volumes]
+        sizes = [*(volume.size for volume in self.volumes), self.leave, self.swap]
         total = sum(size.points for size in sizes if isinstance(size, Percent))
         if total > 100:
             yield Fault(("volumes",), f"the shares add up to {total}%, there are 100%")
@@ -205,9 +239,14 @@ volumes:
         for number, volume in enumerate(self.volumes):
             filesystem = volume.filesystem or self.filesystem
             smallest = SMALLEST[filesystem]
-            if isinstance(volume.size, int) and volume.size < smallest:
-                message = f"{render(volume.size)} is too small: {filesystem} needs "
-                yield Fault(("volumes", number, "size"), message + render(smallest))
+            for key in ("size", "max"):
+                size = getattr(volume, key)
+                if isinstance(size, int) and size < smallest:
+                    message = f"{render(size)} is too small: {filesystem} needs {render(smallest)}"
+                    yield Fault(("volumes", number, key), message)
+        if isinstance(self.swap, int) and self.swap < SMALLEST["swap"]:
+            message = f"{render(self.swap)} is too small: take {render(SMALLEST['swap'])} or more"
+            yield Fault(("swap",), message)
 
     def _new_volumes(self) -> Iterator[Fault]:
         for number, volume in enumerate(self.volumes):

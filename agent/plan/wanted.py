@@ -23,7 +23,8 @@ class VolumeWish:
     """A volume that is wanted.
 
     `size` is in bytes, a share of the space of all volumes, or the rest; `minimum` is what it must
-    have in bytes whatever comes of `size`. `rules` are those that it meets.
+    have in bytes whatever comes of `size`, `maximum` bounds it from above unless that is less.
+    `rules` are those that it meets.
     """
 
     mount: str
@@ -32,6 +33,7 @@ class VolumeWish:
     filesystem: str
     options: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
+    maximum: int | Percent | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class StorageWish:
     tmpfs: tuple[TmpfsWish, ...]
     boot: PartitionWish
     esp: PartitionWish
+    leave: int | Percent = 0
+    """What stays free in the volume group."""
+    swap: int | Percent | None = None
+    zram: int | Percent | None = None
+    """Swap in compressed memory: bytes, or a share of the memory."""
     deviations: tuple[str, ...] = ()
     """`deviates from PRESET: RULE (where: why)`, each once."""
 

@@ -36,6 +36,9 @@ def wish(plan: Plan) -> StorageWish:
         tmpfs=tuple(_tmpfs(mount) for mount in preset.tmpfs),
         boot=_partition(preset.boot),
         esp=_partition(preset.esp),
+        leave=plan.storage.leave or 0,
+        swap=plan.storage.swap,
+        zram=plan.storage.zram,
     )
     encrypted = plan.encryption is not None
     return replace(wishes, deviations=tuple(deviations(preset, wishes, encrypted=encrypted)))
@@ -77,22 +80,31 @@ def _changed(volume: PresetVolume, change: Volume, filesystem: str, plan_grows: 
     least = max(SMALLEST[filesystem], volume.least.size if volume.least else 0)
     size: int | Percent | Grow
     if change.grow or (volume.grow and change.size is None and not plan_grows):
-        size, minimum = Grow(), max(least, volume.size)
+        size, minimum = Grow(int(change.grow) or 1), max(least, volume.size)
     else:
         size = volume.size if change.size is None else change.size
         minimum = size if isinstance(size, int) else least
+    minimum = _bounded(change, minimum, filesystem)
     options = tuple(volume.options) if change.options is None else change.options
     of_size = volume.least.rules if volume.least and minimum >= volume.least.size else ()
     rules = (*volume.rules, *of_size, *_met(volume.options, options))
-    return VolumeWish(volume.mount, size, minimum, filesystem, options, rules)
+    return VolumeWish(volume.mount, size, minimum, filesystem, options, rules, change.max)
 
 
 def _added(volume: Volume, others: Options, filesystem: str) -> VolumeWish:
     filesystem = volume.filesystem or filesystem
     options = tuple(others) if volume.options is None else volume.options
-    size = Grow() if volume.size is None else volume.size
-    minimum = size if isinstance(size, int) else SMALLEST[filesystem]
-    return VolumeWish(volume.mount, size, minimum, filesystem, options, _met(others, options))
+    size = Grow(int(volume.grow)) if volume.size is None else volume.size
+    minimum = size if isinstance(size, int) else _bounded(volume, SMALLEST[filesystem], filesystem)
+    rules = _met(others, options)
+    return VolumeWish(volume.mount, size, minimum, filesystem, options, rules, volume.max)
+
+
+def _bounded(change: Volume, minimum: int, filesystem: str) -> int:
+    """Return what the volume must have: what the plan says, as far as a file system allows."""
+    if change.min is not None:
+        return max(change.min, SMALLEST[filesystem])
+    return min(minimum, change.max) if isinstance(change.max, int) else minimum
 
 
 def _met(asked: Options, options: Collection[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from agent.layout.model import Layout
 from agent.machine import Machine, Progress
 from agent.plan.configure import Configure
 from agent.steps.base import Evidence, Json
-from agent.target import mdadm_conf
+from agent.target import mdadm_conf, zram
 from agent.target.accounts import account, authorize
 from agent.target.contents import Unpacked
 from agent.target.crypttab import crypttab
@@ -73,6 +73,8 @@ class ConfigureHost:
         if self.layout.arrays:
             place = str(mdadm_conf.place(tree))
             yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))
+        if self.layout.zram is not None:
+            yield TargetFile.text(zram.PATH, zram.zram(self.layout.zram))
         yield from networkd(self.configure.network)
         for file in self.configure.files:
             yield TargetFile(PurePosixPath(file.path), file.content.encode(), file.permissions)

@@ -23,6 +23,7 @@ _PLACES = {
     "systemd": "/usr/lib/systemd/systemd",
     "systemd-cryptsetup": "/usr/lib/systemd/systemd-cryptsetup",
     "systemd-networkd": "/usr/lib/systemd/systemd-networkd",
+    "zram-generator": "/usr/lib/systemd/system-generators/zram-generator",
     "systemd-resolved": "/usr/lib/systemd/systemd-resolved",
 }
 _IMAGES = ("/boot/vmlinuz-{}", "/usr/lib/modules/{}/vmlinuz", "/boot/Image-{}")

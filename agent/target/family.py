@@ -135,7 +135,16 @@ def _pieces(needs: Needs) -> Iterator[Piece]:
     yield Piece("systemd-networkd", "carries out configure.network", "systemd", "systemd-networkd")
     yield Piece("lvm", "holds its volumes", "lvm2", "lvm2")
     if needs.mirror:
-        yield Piece("mdadm", "assembles the mirror of disks.count 2", "mdadm", "mdadm")
+        yield Piece("mdadm", "assembles the mirror of disks.count", "mdadm", "mdadm")
+    if needs.btrfs:
+        yield Piece("btrfs", "looks after its btrfs volumes", "btrfs-progs", "btrfs-progs")
+    if needs.zram:
+        yield Piece(
+            "zram-generator",
+            "makes the swap of storage.zram",
+            "systemd-zram-generator",
+            "zram-generator",
+        )
     if needs.encryption:
         yield Piece("cryptsetup", "opens the encrypted root", "cryptsetup-bin", "cryptsetup")
         yield Piece(

@@ -23,8 +23,8 @@ HEADER = "# Written by Bedplate at installation. <source> <mount> <type> <option
 
 
 def fstab(layout: Layout) -> str:
-    """Return the text of /etc/fstab: disk file systems in mount order, then the tmpfs lines."""
-    lines = [_line(fs, options_of(fs, layout)) for fs in layout.filesystems]
+    """Return the text of /etc/fstab: file systems in mount order, swap, then the tmpfs lines."""
+    lines = [_line(fs, options_of(fs, layout)) for fs in layout.formatted]
     lines += [_line(fs, ("rw", *_without(fs.options, "rw"))) for fs in layout.memory]
     return HEADER + "".join(lines)
 

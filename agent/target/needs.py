@@ -17,6 +17,9 @@ class Needs:
     tang: bool
     tpm2: bool
     kind: str
+    zram: bool = False
+    btrfs: bool = False
+    """Any volume, / or another."""
 
     @classmethod
     def of(cls, layout: Layout, policy: Policy | None) -> Needs:
@@ -27,4 +30,6 @@ class Needs:
             tang=policy is not None and policy.tang > 0,
             tpm2=policy is not None and policy.tpm2,
             kind=layout.root.kind,
+            zram=layout.zram is not None,
+            btrfs=any(filesystem.kind == "btrfs" for filesystem in layout.filesystems),
         )

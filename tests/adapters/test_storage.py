@@ -11,6 +11,7 @@ import pytest
 
 from agent.adapters import command
 from agent.adapters.disks import identity
+from agent.adapters.storage import plain
 from agent.adapters.storage.erase import (
     CANARIES,
     MIB,
@@ -26,8 +27,9 @@ from agent.adapters.storage.table import script
 from agent.errors import StepError
 from agent.inventory.model import Disk
 from agent.layout.extents import GIB
-from agent.layout.model import DiskLayout, Layout
+from agent.layout.model import DiskLayout, FileSystem, Layout
 from agent.layout.place import Names, place
+from agent.plan.filesystem import SMALLEST
 from agent.plan.wish import Grow, PartitionWish, StorageWish, VolumeWish
 from agent.secret import Secret
 
@@ -109,6 +111,18 @@ def test_the_chosen_device_is_held_open_and_any_other_is_refused(device: Disk) -
         held([device, other], Kernel()),
     ):
         pytest.fail("held")
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "swap"])
+def test_what_blivet_does_not_make_has_the_chosen_uuid_and_label(tmp_path: Path, kind: str) -> None:
+    device = sparse(tmp_path / "volume", SMALLEST[kind])
+    uuid = "0b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11"
+    wanted = FileSystem(device, "x", "none", kind, uuid, "var_log", ())
+    assert plain.makes(wanted)
+    device.write_bytes(b"\xa5" * 65536 + bytes(SMALLEST[kind] - 65536))
+    plain.make(command.run, wanted)
+    found = signatures(command.run, device)
+    assert [(s.kind, s.uuid, s.label) for s in found] == [(kind, uuid, "var_log")]
 
 
 def write_gpt(disk: Path) -> None:

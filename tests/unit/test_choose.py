@@ -143,8 +143,10 @@ def test_what_is_removable_or_shared_must_be_named(transport: str) -> None:
     found = choose(alone, want(path="/dev/sd*"))
     assert isinstance(found, Problem)
     assert f"is attached by {transport} and not named" in found.message
-    for named in ({"transport": transport}, {"serial": "S1"}, {"wwn": WWN}, {"path": "/dev/sda"}):
-        assert choose(alone, want(**named)) == (shared,)
+    ways = {"transport": transport, "serial": "S1", "wwn": WWN, "path": "/dev/sda"}
+    for key, value in ways.items():
+        wanted = Disks.model_validate({"count": 1, "where": {key: value}})
+        assert choose(alone, wanted) == (shared,)
     assert isinstance(choose(alone, want(transport=transport, serial="other")), Problem)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.errors import Problem
 from agent.inventory.model import Disk
-from agent.layout.extents import GIB, MIB, after_md
+from agent.layout.extents import GIB, MIB, after_md, unused
 from agent.layout.lvm import mapper_path, volume_name
 from agent.layout.model import Layout, Role
+from agent.layout.picture import tree
 from agent.layout.place import Names, place
 from agent.layout.share import Want, share
 from agent.plan.size import Percent
@@ -81,6 +86,14 @@ def test_any_disks_and_wishes_give_a_sound_layout_or_problems(
     assert len(set(identities)) == len(identities)
 
 
+def laid(
+    sizes: Sequence[int], *volumes: VolumeWish, **storage: int | Percent
+) -> Layout | list[Problem]:
+    disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
+    wanted = replace(wishes(*volumes), **storage)  # type: ignore[arg-type]
+    return place(disks, wanted, NAMES, encrypted=True)
+
+
 def laid_out(*sizes: int) -> Layout:
     disks = [disk(size, f"/dev/vd{chr(97 + i)}") for i, size in enumerate(sizes)]
     layout = place(
@@ -137,20 +150,24 @@ def test_volumes_that_do_not_fit_say_how_much_is_missing_and_which_are_largest()
 WANTS = st.lists(
     st.one_of(
         st.builds(Want, st.just(""), size=st.integers(1, 40 * GIB)),
-        st.builds(Want, st.just(""), percent=st.floats(0.1, 60)),
+        st.builds(
+            Want, st.just(""), percent=st.builds(Percent, st.decimals("0.1", "60", places=1))
+        ),
         st.builds(Want, st.just(""), grow=st.integers(1, 5), maximum=st.integers(GIB, 9 * GIB)),
     ),
     min_size=1,
 ).map(lambda wants: [replace(want, mount=f"/{i}") for i, want in enumerate(wants)])
 
 
-@given(WANTS, st.integers(1, 20000))
-def test_sharing_never_gives_more_than_there_is(wants: list[Want], extents: int) -> None:
+@given(WANTS, st.integers(1, 20000), st.integers(0, 10000))
+def test_sharing_never_gives_more_than_there_is(
+    wants: list[Want], extents: int, leave: int
+) -> None:
     total = extents * EXTENT
-    sizes = share(wants, total, EXTENT)
+    sizes = share(wants, total, EXTENT, leave * MIB)
     if isinstance(sizes, list):
         return
-    assert sum(sizes.values()) <= total
+    assert sum(sizes.values()) <= total - leave * MIB
     assert all(size >= EXTENT and size % EXTENT == 0 for size in sizes.values())
     for want in wants:
         assert want.maximum is None or sizes[want.mount] <= want.maximum
@@ -161,6 +178,73 @@ def test_a_maximum_bounds_growth_and_the_rest_goes_to_the_others() -> None:
     sizes = share(wants, 10 * GIB, EXTENT)
     assert not isinstance(sizes, list)
     assert sizes == {"/": 9 * GIB, "/home": GIB}
+
+
+def test_what_the_others_leave_is_shared_by_weight() -> None:
+    wants = [Want("/", size=GIB), Want("/a", grow=1, minimum=GIB), Want("/b", grow=3)]
+    sizes = share(wants, 10 * GIB + EXTENT, EXTENT)
+    assert not isinstance(sizes, list)
+    assert sizes["/a"] - GIB == 2 * GIB
+    assert sizes["/b"] - EXTENT == 6 * GIB
+
+
+def test_what_shall_stay_free_stays_free_and_is_named_where_it_does_not_fit() -> None:
+    layout = laid([32 * GIB], volume("/", Grow()), leave=Percent(Decimal(25)))
+    assert isinstance(layout, Layout)
+    assert 0 <= layout.group.free - layout.group.size // 4 < EXTENT
+    problems = laid([32 * GIB], volume("/", 29 * GIB), leave=4 * GIB)
+    assert isinstance(problems, list)
+    assert "of which 4.0 GiB shall stay free" in str(problems[0])
+
+
+def test_swap_is_a_volume_that_is_never_mounted() -> None:
+    layout = laid([32 * GIB], volume("/", Grow()), swap=2 * GIB)
+    assert isinstance(layout, Layout)
+    (swap,) = layout.swaps
+    assert (swap.kind, swap.mount, str(swap.device)) == ("swap", "none", "/dev/mapper/vg0-swap")
+    assert next(v.size for v in layout.group.volumes if v.filesystem is swap) == 2 * GIB
+    assert swap not in layout.filesystems
+    assert swap in layout.formatted
+
+
+def test_a_volume_that_would_be_called_swap_too_is_a_problem() -> None:
+    problems = laid([32 * GIB], volume("/", Grow()), volume("/swap", GIB), swap=2 * GIB)
+    assert isinstance(problems, list)
+    assert "would both be the logical volume swap" in str(problems[0])
+
+
+@pytest.mark.parametrize(("sector", "least"), [(512, 33), (4096, 257)])
+def test_an_esp_that_cannot_be_fat32_on_a_disk_of_large_sectors_is_a_problem(
+    sector: int, least: int
+) -> None:
+    disks = [disk(32 * GIB), disk(32 * GIB, "/dev/vdb").model_copy(update={"sector_size": sector})]
+    for size, good in ((least * MIB, True), ((least - 1) * MIB, False)):
+        wanted = replace(wishes(volume("/", Grow())), esp=PartitionWish("/boot/efi", size, "vfat"))
+        placed = place(disks, wanted, NAMES, encrypted=True)
+        assert isinstance(placed, Layout) is good
+        assert good or f"FAT32 needs {least} MiB" in str(placed)
+
+
+def test_a_mirror_of_three_has_three_members_and_three_esps() -> None:
+    layout = laid([32 * GIB, 40 * GIB, 36 * GIB], volume("/", Grow()))
+    assert isinstance(layout, Layout)
+    assert [len(array.members) for array in layout.arrays] == [3, 3]
+    assert [esp.mount for esp in layout.esps] == ["/boot/efi", "/boot/efi2", "/boot/efi3"]
+    assert [unused(each) for each in layout.disks] == [0, 8 * GIB, 4 * GIB]
+    shown = "\n".join(tree(layout))
+    assert shown.count("(unused)") == 2
+    assert "8.0 GiB  more than the smallest disk of the mirror has" in shown
+
+
+def test_only_ext4_is_checked_at_boot() -> None:
+    wants = (
+        VolumeWish("/", Grow(), GIB, "btrfs"),
+        VolumeWish("/a", GIB, GIB, "ext4"),
+        VolumeWish("/b", GIB, GIB, "xfs"),
+    )
+    layout = laid([32 * GIB], *wants)
+    assert isinstance(layout, Layout)
+    assert [v.filesystem.passno for v in layout.group.volumes] == [0, 2, 0]
 
 
 def test_the_same_plan_on_the_same_machine_gives_the_same_layout() -> None:

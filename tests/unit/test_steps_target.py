@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.errors import StepError
 from agent.layout.model import Layout
 from agent.machine import BootEntry, MirrorState
 from agent.plan.configure import Configure
+from agent.plan.size import Percent
 from agent.steps.base import Measured, Step
 from agent.steps.build_initrd import BuildInitrd
 from agent.steps.configure_host import ConfigureHost
@@ -98,6 +100,16 @@ def test_a_host_gets_its_mounts_its_name_and_what_the_plan_brings(root: Path, be
     assert (root / "etc/systemd/network/10-bedplate-0.network").exists()
     assert (root / "etc/resolv.conf").readlink() == Path("../run/systemd/resolve/stub-resolv.conf")
     assert bench.progress[-1][0] == bench.progress[-1][1]
+
+
+def test_swap_in_memory_is_set_up_where_the_plan_asks_for_it(root: Path, bench: Bench) -> None:
+    conf = root / "etc/systemd/zram-generator.conf"
+    configure(root, bench)
+    assert not conf.exists()
+    configure(root, bench, replace(LAYOUT, zram=Percent(Decimal("12.5"))))
+    assert conf.read_text().endswith("[zram0]\nzram-size = ram * 12.5 / 100\n")
+    configure(root, bench, replace(LAYOUT, zram=4 << 30))
+    assert conf.read_text().endswith("zram-size = 4096\n")
 
 
 def test_mount_points_have_the_modes_their_use_demands(root: Path, bench: Bench) -> None:

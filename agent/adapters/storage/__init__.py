@@ -6,6 +6,7 @@
     erase      leave nothing on a device that a scanner would find; prove what reads zeros
     table      the GPT, written once with the identities that were chosen
     devices    blivet's classes, taught to keep names and UUIDs that were chosen
+    plain      btrfs and swap, by their own programs
     adapter    `BlivetStorage`, the port
 
 Only `devices` and `adapter` import blivet, which loads libblockdev as it is imported. Why blivet

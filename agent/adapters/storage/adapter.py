@@ -21,7 +21,7 @@ from blivet.size import Size
 
 from agent.adapters import command
 from agent.adapters.disks import identity
-from agent.adapters.storage import erase, table
+from agent.adapters.storage import erase, plain, table
 from agent.adapters.storage.devices import (
     ChosenArray,
     ChosenLuks,
@@ -178,10 +178,13 @@ class BlivetStorage:
         """Make each file system and read back that it carries the chosen UUID."""
         for number, filesystem in enumerate(filesystems, start=1):
             with _failing(f"creating {filesystem.kind} on {filesystem.device}"):
-                self._blivet.format_device(
-                    self._device(filesystem.device), new_filesystem(filesystem)
-                )
-                self._blivet.do_it()
+                if plain.makes(filesystem):
+                    plain.make(command.run, filesystem)
+                else:
+                    self._blivet.format_device(
+                        self._device(filesystem.device), new_filesystem(filesystem)
+                    )
+                    self._blivet.do_it()
             self._prove(filesystem)
             progress(number, len(filesystems))
 

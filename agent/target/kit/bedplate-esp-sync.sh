@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keep the EFI system partitions of a mirrored machine equal.
 #
-# usage: bedplate-esp-sync [FIRST SECOND]
+# usage: bedplate-esp-sync [FIRST SECOND...]
 #
 # Kernel updates write to FIRST; this copies it to SECOND. While the disk with FIRST is gone, SECOND
 # is shown in its place, so that kernel updates reach a disk that boots; when FIRST comes back, or a
@@ -11,10 +11,10 @@
 # them, the loaders last, and what is old goes after everything new is there.
 set -eu
 
-first=${1:-/boot/efi}
-second=${2:-/boot/efi2}
+[ $# -gt 0 ] || set -- /boot/efi /boot/efi2 /boot/efi3
+first=$1
+shift
 state=${STATE_DIRECTORY:-/var/lib/bedplate/esp}
-behind=$state/first-is-behind
 
 say() { echo "bedplate-esp-sync: $*"; }
 
@@ -69,21 +69,40 @@ mirror() {
 	[ "$changed" -eq 0 ] || say "$to is equal to $from again ($changed files)"
 }
 
+pair() {
+	second=$1
+	behind=$state/behind-${second##*/}
+	if ! mountpoint -q "$second"; then
+		say "$second is not mounted, nothing to do"
+	elif ! mountpoint -q "$first"; then
+		: >"$behind"
+		mount --bind "$second" "$first"
+		say "$first is missing, $second stands in for it"
+	elif [ "$(stat -c %d:%i "$first")" = "$(stat -c %d:%i "$second")" ]; then
+		: # the one stands in for the other
+	elif [ -e "$behind" ]; then
+		mirror "$second" "$first"
+		rm -f "$behind"
+	else
+		mirror "$first" "$second"
+	fi
+}
+
 mkdir -p "$state"
 exec 9<"$state"
 flock 9
-
-if ! mountpoint -q "$second"; then
-	say "$second is not mounted, nothing to do"
-elif ! mountpoint -q "$first"; then
-	: >"$behind"
-	mount --bind "$second" "$first"
-	say "$first is missing, $second stands in for it"
-elif [ "$(stat -c %d:%i "$first")" = "$(stat -c %d:%i "$second")" ]; then
-	: # the one stands in for the other
-elif [ -e "$behind" ]; then
-	mirror "$second" "$first"
-	rm -f "$behind"
-else
-	mirror "$first" "$second"
-fi
+# What fails with one ESP must not keep the next from being copied. In the background, because as a
+# condition the function would not stop at what fails (sh(1), -e).
+status=0
+for esp in "$@"; do
+	# The one that holds the truth comes first, so that the others get it in the same run.
+	[ -e "$state/behind-${esp##*/}" ] || continue
+	pair "$esp" &
+	wait $! || status=1
+done
+for esp in "$@"; do
+	[ -d "$esp" ] || continue
+	pair "$esp" &
+	wait $! || status=1
+done
+exit $status

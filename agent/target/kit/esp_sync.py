@@ -1,4 +1,4 @@
-"""Keep both ESPs equal on the installed system: hooks of kernel updates, a watch on the rest."""
+"""Keep all ESPs equal on the installed system: hooks of kernel updates, a watch on the rest."""
 
 from __future__ import annotations
 

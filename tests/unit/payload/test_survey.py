@@ -113,6 +113,8 @@ def test_the_kernel_below_usr_is_named_before_its_copy_in_boot() -> None:
         ("usr/lib/systemd/systemd-cryptsetup", "systemd-cryptsetup"),
         ("usr/lib/systemd/systemd-resolved", "systemd-resolved"),
         ("usr/sbin/sshd", "sshd"),
+        ("usr/lib/systemd/system-generators/zram-generator", "zram-generator"),
+        ("usr/bin/btrfs", "btrfs"),
     ],
 )
 def test_programs_are_found_where_distributions_put_them(path: str, word: str) -> None:

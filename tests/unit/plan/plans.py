@@ -161,7 +161,7 @@ where = optional(
     model=one_or_more(words),
 )
 disks = st.fixed_dictionaries(
-    {"count": st.sampled_from([1, 2])},
+    {"count": st.sampled_from([1, 2, 3])},
     optional={"where": where, "erase": st.sampled_from(["refuse-foreign", "owned", "any"])},
 )
 
@@ -174,19 +174,24 @@ def storages(draw: st.DrawFn) -> dict[str, Any]:
             unique=True,
         )
     )
-    growing = draw(st.integers(-1, len(mounts) - 1))
     volumes = []
-    for number, mount in enumerate(mounts):
+    for mount in mounts:
         volume = {
             "mount": mount,
-            **draw(optional(filesystem=st.sampled_from(["xfs", "ext4"]), options=options)),
+            **draw(optional(filesystem=st.sampled_from(["xfs", "ext4", "btrfs"]), options=options)),
         }
-        volume |= {"grow": True} if number == growing else {"size": draw(sizes | shares)}
+        size = draw(sizes | shares | st.sampled_from([True, 1, 2, 100]))
+        volume |= {"grow": size} if isinstance(size, int) and size < 1000 else {"size": size}
+        if "grow" in volume or str(size).endswith("%"):
+            bounds = {"min": st.integers(1 << 30, 1 << 31), "max": st.integers(1 << 32, 1 << 36)}
+            volume |= draw(optional(**bounds))
         volumes.append(volume)
     more = draw(
         optional(
             preset=st.sampled_from(BUILT_IN),
-            filesystem=st.sampled_from(["xfs", "ext4"]),
+            filesystem=st.sampled_from(["xfs", "ext4", "btrfs"]),
+            leave=shares | st.integers(1 << 20, 1 << 34),
+            zram=shares | st.integers(1 << 20, 1 << 34),
             volume_group=st.from_regex("[a-z][a-z0-9-]{0,9}", fullmatch=True),
         )
     )

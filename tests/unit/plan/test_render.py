@@ -46,7 +46,7 @@ def test_what_parse_takes_the_schema_takes_too(content: dict[str, Any]) -> None:
         small(hostname="a b"),
         small(storage={"volumes": [{"mount": "/srv", "size": "ten"}]}),
         small(storage={"volumes": [{"mount": "/srv", "size": None}]}),
-        small(disks={"count": 3}),
+        small(disks={"count": 4}),
         small(disks={"count": 1, "where": {"size": "400 GB"}}),
         small(configure={"files": [{"path": "/a", "content": "", "mode": 420}]}),
         encrypted("tpm2 and tpm2"),

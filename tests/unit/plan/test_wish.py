@@ -99,6 +99,26 @@ def test_a_growing_volume_has_at_least_what_the_preset_gives_it() -> None:
     assert "RHEL-09-653030" in audit.rules
 
 
+def test_volumes_grow_by_weight_within_their_bounds() -> None:
+    wishes = wished(
+        {"mount": "/srv", "grow": 3, "min": "5 GiB", "max": "40%"},
+        {"mount": "/home", "grow": True, "max": "2 GiB"},
+        {"mount": "/var", "size": "10%", "min": "6 GiB"},
+    )
+    srv, home = volume_of(wishes, "/srv"), volume_of(wishes, "/home")
+    assert (srv.size, srv.minimum, srv.maximum) == (Grow(3), 5 * GiB, Percent(Decimal(40)))
+    assert (home.size, home.minimum, home.maximum) == (Grow(1), GiB, 2 * GiB)
+    assert volume_of(wishes, "/var").minimum == 6 * GiB
+
+
+def test_bounds_that_allow_less_than_a_rule_asks_for_break_it() -> None:
+    for bound in ({"min": "5 GiB"}, {"max": "5 GiB"}):
+        wishes = wished({"mount": "/var/log/audit", "grow": True, **bound})
+        assert deviations_of(wishes) == [
+            "deviates from stig-rhel9: RHEL-09-653030 (/var/log/audit: 5 GiB, less than 10 GiB)"
+        ]
+
+
 def test_a_share_must_come_to_what_a_rule_asks_for() -> None:
     audit = volume_of(wished({"mount": "/var/log/audit", "size": "20%"}), "/var/log/audit")
     assert (audit.size, audit.minimum) == (Percent(Decimal(20)), 10 * GiB)
@@ -171,7 +191,10 @@ def test_every_mount_of_the_preset_and_of_the_plan_is_wished_for_once(
     asked |= {v.mount for v in plan.storage.volumes}
     assert len(mounts) == len(set(mounts))
     assert set(mounts) == asked
-    assert sum(isinstance(volume.size, Grow) for volume in wishes.volumes) <= 1
+    growing = [volume for volume in plan.storage.volumes if volume.grow]
+    grown = [volume for volume in wishes.volumes if isinstance(volume.size, Grow)]
+    assert len(grown) == len(growing) or (not growing and len(grown) == 1)
     for volume in wishes.volumes:
         assert volume.minimum >= SMALLEST[volume.filesystem]
         assert not isinstance(volume.size, int) or volume.size >= volume.minimum
+        assert not isinstance(volume.maximum, int) or volume.maximum >= volume.minimum

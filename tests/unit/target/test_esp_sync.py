@@ -30,12 +30,16 @@ class Installed:
     def second(self) -> Path:
         return self.place / "efi2"
 
+    @property
+    def third(self) -> Path:
+        return self.place / "efi3"
+
     def mount(self, *esps: Path) -> None:
         (self.place / "mounts").write_text("".join(f"{esp}\n" for esp in esps))
 
     def sync(self) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["sh", SCRIPT, self.first, self.second],
+            ["sh", SCRIPT, self.first, self.second, self.third],
             env={
                 "PATH": f"{self.place}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "STATE_DIRECTORY": str(self.place / "state"),
@@ -194,6 +198,43 @@ def test_an_empty_esp_on_a_new_first_disk_is_filled_from_the_second(installed: I
     installed.mount(installed.first, installed.second)
     installed.synced()
     assert content(installed.first) == content(installed.second)
+
+
+def test_a_third_esp_is_kept_equal_too(installed: Installed) -> None:
+    installed.third.mkdir()
+    installed.mount(installed.first, installed.second, installed.third)
+    fill(installed.first)
+    installed.synced()
+    assert content(installed.second) == content(installed.third) == content(installed.first)
+
+
+def test_a_second_esp_that_fails_does_not_keep_the_third_from_its_copy(
+    installed: Installed,
+) -> None:
+    installed.third.mkdir()
+    installed.mount(installed.first, installed.second, installed.third)
+    fill(installed.first)
+    (installed.second / "EFI").write_text("in the way")
+    assert installed.sync().returncode != 0
+    assert content(installed.third) == content(installed.first)
+
+
+def test_what_the_third_esp_learned_alone_reaches_all_when_they_come_back(
+    installed: Installed,
+) -> None:
+    fill(installed.second)
+    installed.third.mkdir()
+    fill(installed.third)
+    installed.mount(installed.third)
+    assert f"{installed.third} stands in" in installed.synced()
+    fill(installed.third, **{"mid/6.13/linux": "new"})
+    installed.first.unlink()
+    installed.first.mkdir()
+    fill(installed.first)
+    installed.mount(installed.first, installed.second, installed.third)
+    installed.synced()
+    assert (installed.first / "mid/6.13/linux").read_text() == "new"
+    assert content(installed.second) == content(installed.third) == content(installed.first)
 
 
 def test_a_full_second_esp_fails_and_keeps_what_it_had(installed: Installed) -> None:

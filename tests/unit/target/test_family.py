@@ -85,6 +85,15 @@ def test_a_plain_single_disk_needs_no_clevis_and_no_mdadm() -> None:
     assert messages(listed(words), NOTHING) == []
 
 
+def test_btrfs_and_zram_need_their_programs() -> None:
+    needs = replace(NOTHING, btrfs=True, zram=True)
+    assert [message.rpartition("package ")[2] for message in messages(listed(WORDS), needs)] == [
+        "btrfs-progs",
+        "systemd-zram-generator",
+    ]
+    assert messages(listed({*WORDS, "btrfs", "zram-generator"}), needs) == []
+
+
 def test_the_package_is_that_of_the_family() -> None:
     [message] = messages(listed(WORDS - {"systemd-boot"}), os=FEDORA)
     assert message.endswith("the package systemd-boot-unsigned")

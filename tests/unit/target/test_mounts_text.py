@@ -1,7 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from agent.layout.model import FileSystem, Volume
 from agent.target.crypttab import crypttab
 from agent.target.fstab import fstab
 from agent.target.mdadm_conf import mdadm_conf, place
@@ -27,6 +29,17 @@ def test_every_file_system_has_a_line_and_parents_come_first() -> None:
         "/var/log/audit",
         "/dev/shm",
     ]
+
+
+def test_swap_is_named_and_mounted_nowhere() -> None:
+    plain = layout()
+    device = Path("/dev/mapper/vg0-swap")
+    swap = FileSystem(device, str(device), "none", "swap", "u", "swap", ())
+    volumes = (*plain.group.volumes, Volume("swap", 1 << 30, swap))
+    found = fstab(replace(plain, group=replace(plain.group, volumes=volumes)))
+    line = "/dev/mapper/vg0-swap none swap x-systemd.device-timeout=300s 0 0\n"
+    assert line in found
+    assert lines(found).keys() - lines(fstab(plain)).keys() == {"none"}
 
 
 def test_shared_memory_has_the_line_that_scanners_look_for() -> None:
