@@ -35,6 +35,11 @@ class Filling:
     def left(self) -> int:
         return len(self._buffer) - self.done
 
+    @property
+    def room(self) -> memoryview:
+        """What is not filled yet; whoever writes into it counts it in `done`."""
+        return self._buffer[self.done :]
+
     def add(self, piece: bytes) -> None:
         self._buffer[self.done : self.done + len(piece)] = piece
         self.done += len(piece)
@@ -251,13 +256,24 @@ def origin(url: str | SplitResult) -> str:
 def read_into(response: http.client.HTTPResponse, filling: Filling) -> None:
     """Fill from the body until full or the body ends.
 
-    Piece by piece, so that what arrived is kept when the connection breaks.
+    As it comes, so that what arrived is kept when the connection breaks.
     """
-    while filling.left:
-        piece = response.read1(min(PIECE, filling.left))
-        if not piece:
+    while filling.left and response.fp is not None:
+        if response.chunked or response.length is None:
+            piece = response.read1(min(PIECE, filling.left))
+            count = len(piece)
+            filling.add(piece)
+        else:
+            # What HTTPResponse.readinto does, but a single receive. read1 would make bytes of every
+            # piece, which the allocator gets from the kernel and gives back: as much work as all of
+            # hashing.
+            count = response.fp.readinto1(filling.room[: response.length])
+            filling.done += count
+            response.length -= count
+            if not response.length:
+                response.close()
+        if not count:
             return
-        filling.add(piece)
 
 
 def _drained(response: http.client.HTTPResponse) -> bool:
