@@ -71,7 +71,7 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
     "--as",
     "kind",
     type=click.Choice(["tree", "disk"]),
-    help="What to make of a disk image, if not what it is: the tree of the system on it.",
+    help="tree: of a whole disk, take the tree of the system on it. disk: take any file as it is.",
 )
 @click.option(
     "--platform",

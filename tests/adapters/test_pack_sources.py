@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 
 from agent.adapters.command import reading
+from agent.cli import main
 from agent.errors import PlanError
 from agent.payload.manifest import Manifest
 from agent.payload.pack import PackOptions, pack
@@ -359,6 +361,21 @@ def test_an_image_that_was_cut_off_is_not_taken_for_one_with_zeros(
     for size in (path.stat().st_size - 200_000, 70_000, 300):
         os.truncate(path, size)
         assert str(path) in refusal(path)
+
+
+def test_people_are_told_how_much_of_a_disk_is_zero(tmp_path: Path, key: SigningKey) -> None:
+    words = ["pack", str(disk(tmp_path / "disk")), "-n", "x", "-d", str(tmp_path)]
+    words += ["-k", str(tmp_path / "keys/key.pem"), "--level", "1"]
+    done = CliRunner().invoke(main, [*words, "--os-id", "debian"])
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path}/x.json: a disk (debian), 81% of it zero" in done.stdout
+    assert "67.1 MB in 16 chunks packed to 2.1 MB (3%)" in done.stdout
+    shown = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    assert (shown["kind"], shown["zero"], shown["size"]) == ("disk", 13 * 4 * MIB, 64 * MIB)
+    for wrong, said in (("--os-id", "os-id: is 'X Y', must be"), ("--platform", "platform: is")):
+        done = CliRunner().invoke(main, [*words, wrong, "X Y"])
+        assert done.exit_code == 3
+        assert said in done.stderr
 
 
 # --- whole disks as trees ---
