@@ -41,7 +41,9 @@ from agent.steps.prove_target import ProveTarget
 from agent.steps.prove_unlock import ProveUnlock
 from agent.steps.remove_install_key import RemoveInstallKey
 from agent.steps.write_image import WriteImage
-from agent.target.initrd_network import initrd_network
+from agent.target.contents import Listed
+from agent.target.dracut import Dracut
+from agent.target.family import InitrdBuilder, initrd_builder
 from agent.target.kernel_options import kernel_options
 from agent.target.kit import Kit, esp_sync
 from agent.target.kit.seal import kit as seal_kit
@@ -73,8 +75,16 @@ class Decided:
         """Return the kernel command line of the installed system."""
         configure = self.plan.configure
         names = {nic.mac: nic.name for nic in self.inventory.nics}
-        network = initrd_network(configure.network, names) if self.needs.tang else ()
-        return kernel_options(self.layout, machine_id, network, configure.kernel_options)
+        builder = self._initrd_builder
+        network = builder.network_options(configure.network, names) if self.needs.tang else ()
+        root = builder.kernel_options(self.layout)
+        return kernel_options(root, machine_id, network, configure.kernel_options)
+
+    @property
+    def _initrd_builder(self) -> InitrdBuilder:
+        """What builds this image's initrds; what is built by none at all was built by dracut."""
+        tree = self.manifest.tree
+        return (initrd_builder(Listed(tree)) if tree is not None else None) or Dracut()
 
 
 def sequence(decided: Decided) -> tuple[Step, ...]:
@@ -100,7 +110,7 @@ def _storage(layout: Layout, root: Path, key: Secret) -> Iterator[Step]:
     if layout.luks is not None:
         yield EncryptRoot(layout.luks, key)
     yield MakeVolumes(layout.group)
-    yield MakeFilesystems(layout.filesystems)
+    yield MakeFilesystems(layout.formatted)
     # The ESPs stay unmounted: vfat takes neither owners nor extended attributes of an archive.
     esps = set(layout.esps)
     yield MountTarget(tuple(fs for fs in layout.filesystems if fs not in esps), root)
