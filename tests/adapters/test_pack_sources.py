@@ -592,6 +592,10 @@ def test_an_index_gives_the_image_for_the_platform_that_was_asked_for(
         assert content(raw, "which").decode() == architecture
     said = refusal(layout.path, platform="linux/s390x")
     assert "no image for linux/s390x, must be one; there are: linux/amd64, linux/arm64" in said
+    bare = one(b"of no platform", "none")
+    del bare["platform"]
+    layout.index(bare, {**bare, "annotations": {"org.opencontainers.image.ref.name": "latest"}})
+    assert content(packed(layout.path, key)[1], "which") == b"of no platform"
     layout.index(one(b"a", "amd64"), one(b"b", "amd64"))
     assert "2 images for linux/amd64" in refusal(layout.path, platform="linux/amd64")
 

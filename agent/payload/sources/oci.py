@@ -167,11 +167,10 @@ def _chosen(offered: Sequence[Descriptor], platform: Platform, where: str) -> De
         if entry.kind in _INDEXES | _MANIFESTS
         and (entry.platform or {}).get("architecture") != "unknown"
     ]
-    for one in images:
-        if one.platform is None and len(images) == 1:
-            return one
+    if len({one.digest for one in images}) == 1 and images[0].platform is None:
+        return images[0]  # once for each of its names
     fits = [one for one in images if one.platform is not None and platform.takes(one.platform)]
-    if len(fits) == 1 or (fits and len({one.digest for one in fits}) == 1):
+    if len({one.digest for one in fits}) == 1:
         return fits[0]
     there = ", ".join(sorted(_called(one) for one in images)) or "none"
     count = f"{len(fits)} images" if fits else "no image"
