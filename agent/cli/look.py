@@ -14,6 +14,7 @@ import click
 
 from agent.cli.output import json_option, show_json
 from agent.errors import ImageError, PlanError, Problem
+from agent.oci.registries import Registries
 from agent.payload import compare
 from agent.payload.look import Found, find
 from agent.payload.manifest import Manifest
@@ -294,7 +295,7 @@ def _keys(given: Sequence[Path]) -> Sequence[PublicKey]:
 
 
 def _options(ca: Path | None) -> FetchOptions:
-    return FetchOptions(ca=ca.read_text() if ca else None)
+    return FetchOptions(ca=ca.read_text() if ca else None, registry=Registries())
 
 
 @contextmanager

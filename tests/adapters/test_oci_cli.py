@@ -52,6 +52,18 @@ def test_the_first_push_sends_and_the_second_says_what_was_there(
     assert "(100%)" in second.stdout
 
 
+def test_what_was_pushed_can_be_verified_where_it_lies(directory: Path, tmp_path: Path) -> None:
+    with registry(tmp_path / "open") as running:
+        assert push(f"{running}/app:1", "-d", directory, password=None).exit_code == 0
+        looked = ["image", "verify", f"{running}/app:1", "--trust", str(directory / "key.pub")]
+        done = CliRunner().invoke(main, looked)
+        assert done.exit_code == 0, done.output
+        for blob in running.blobs.glob("*/*/data"):
+            if blob.read_bytes() in (directory / "image.tar.zst").read_bytes():
+                blob.write_bytes(b"\0" * blob.stat().st_size)
+        assert CliRunner().invoke(main, looked).exit_code == 5
+
+
 def test_a_wrong_password_fails_and_is_shown_nowhere(closed: Registry, directory: Path) -> None:
     done = push(f"{closed}/app:3", "-d", directory, password="not-that-one")
     assert done.exit_code == 5
