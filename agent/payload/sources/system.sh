@@ -41,7 +41,10 @@ while [ "$1" != -- ]; do
         # Files keep their times; of directories mcopy knows none.
         find "$point" -type d -exec touch -t 198001010000 {} +
     else
-        mount -t "$type" -o "loop,offset=$offset,sizelimit=$size,$options" "$image" "$point"
+        mount -t "$type" -o "loop,offset=$offset,sizelimit=$size,$options" "$image" "$point" || {
+            echo "($type must be in this kernel, and must have been unmounted cleanly)" >&2
+            exit 1
+        }
     fi
 done
 shift
