@@ -95,8 +95,8 @@ def feed(
 class Shards:
     """Extractors, fed by `put`. A context: they end when it is left normally, and are killed else.
 
-    `open` starts one and yields its stdin; what it raises on leaving is raised here, the first
-    failure of all before any other, and stops the others.
+    `open` starts one, as soon as there is something for it, and yields its stdin. What it raises on
+    leaving is raised here, the first failure of all before any other, and stops the others.
     """
 
     def __init__(self, open: Open, lanes: int, patience: float = PATIENCE) -> None:
@@ -169,8 +169,11 @@ class Shards:
 
     def _guarded(self, lane: _Lane) -> None:
         try:
+            waiting = self._next(lane)
+            if waiting is None:  # tar calls it an error to get nothing at all
+                return
             with self._open() as pipe:
-                while (waiting := self._next(lane)) is not None:
+                while waiting is not None:
                     buffer, length = waiting
                     with memoryview(buffer)[:length] as content:
                         feed(pipe, content, self._patience, self._stopped)
@@ -178,6 +181,7 @@ class Shards:
                         lane.fed += length
                         lane.free.append(buffer)
                         self._changed.notify_all()
+                    waiting = self._next(lane)
         except BaseException as error:  # raised again in the thread that feeds us
             with self._changed:
                 self._failure = self._failure or error

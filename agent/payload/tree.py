@@ -56,18 +56,22 @@ def extract(
     root: Path,
     feeding: Feeding,
     *,
-    size: int,
+    size: int | None,
     progress: Progress = lambda done, total: None,
     cuts: Cuts | None = None,
     trusted: bool = True,
 ) -> None:
-    """Unpack a tar stream of `size` bytes below `root`, and write it through to the disks.
+    """Unpack a tar stream below `root`, and write it through to the disks.
+
+    `size` is its length in bytes, or None where only its end tells.
 
     Owners, modes, times, set-id bits, hard links, holes, ACLs, extended attributes and labels are
-    as in the archive. No member leaves `root`: one that tries makes this fail. With `cuts` the
-    chunks must be those of the manifest, one by one, and several tars work side by side. Unless the
-    archive is `trusted`, which is to say signed by somebody we know, a device node, a file with
-    set-id bits or one with capabilities makes this fail.
+    as in the archive. No member leaves `root`: one that tries makes this fail, and so does a device
+    node, a file with set-id bits, or one with capabilities, unless the archive is `trusted`: signed
+    by somebody we know.
+
+    With `cuts` the chunks must be those of the manifest, one by one, and several tars work side by
+    side, if there are but directories below `root`.
 
     `progress` counts bytes that tar was given. Needs root. Raises `ImageError`, also when a device
     failed or filled up after tar was done.
@@ -77,18 +81,30 @@ def extract(
         return feeding(*_argv(root, trusted), pipe_size=1 << 20, patience=PATIENCE)
 
     stream = iter(chunks if trusted else admitted(chunks, root))
-    fed = _Fed(size, progress)
+    fed = _Fed(size or 0, progress)
     with flushed(root) as volumes:
         try:
-            if cuts is not None and cuts.lanes > 1:
+            if cuts is not None and cuts.lanes > 1 and is_blank(root):
                 _unpack_shards(stream, cuts, start, fed)
             _unpack_rest(stream, start, fed)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
             raise ImageError(f"{message}: {error.stderr}" if error.stderr else message) from None
-    if fed.count != size:
+    if size is not None and fed.count != size:
         raise ImageError(f"{root}: the archive was {fed.count} bytes long, must be {size}")
+
+
+def is_blank(root: Path) -> bool:
+    """Tell whether nothing but directories lies below `root`: mount points, lost+found.
+
+    Over a tree that is there already, what a member does may hang on one that came before it, as
+    where a file takes the place of a directory to which a link points.
+    """
+    for directory, names, files in os.walk(root):
+        if files or any(Path(directory, name).is_symlink() for name in names):
+            return False
+    return True
 
 
 @dataclass
