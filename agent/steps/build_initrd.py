@@ -12,8 +12,9 @@ from agent.payload.contents import Kernel
 from agent.steps.base import Evidence, Json
 from agent.target import cpio
 from agent.target.contents import Unpacked
+from agent.target.dracut import Dracut
 from agent.target.family import initrd_builder
-from agent.target.initrd import builtin_modules, missing
+from agent.target.initrd import builtin_modules
 from agent.target.needs import Needs
 from agent.target.os_release import os_release
 from agent.target.tree import Tree
@@ -40,7 +41,8 @@ class BuildInitrd:
         tree = Tree(self.root)
         builder = initrd_builder(Unpacked(tree))
         if builder is not None:
-            tree.write(builder.settings(self.needs))
+            for file in builder.settings(self.needs):
+                tree.write(file)
         kernels = Unpacked(tree).kernels()
         if not kernels:
             raise StepError("/usr/lib/modules: the image has no kernel with its modules")
@@ -51,10 +53,13 @@ class BuildInitrd:
         return evidence
 
     def _provide(self, machine: Machine, tree: Tree, kernel: Kernel) -> dict[str, Json]:
-        reason = self._unfit(tree, kernel, kernel.initrd)
+        builder = initrd_builder(Unpacked(tree))
+        if builder is not None and not builder.generic:
+            reason: str | None = f"{builder.name} makes one for each host"
+        else:
+            reason = self._unfit(tree, kernel, kernel.initrd)
         if reason is None:
             return {"initrd": kernel.initrd, "built": False}
-        builder = initrd_builder(Unpacked(tree))
         if builder is None:
             raise StepError(
                 f"{kernel.initrd or kernel.image}: {reason}, and the image has no dracut to build "
@@ -75,5 +80,6 @@ class BuildInitrd:
             names = cpio.names(tree.locate(initrd))
         except ImageError as error:
             return str(error)
-        lacking = missing(names, builtin_modules(tree, kernel.version), self.needs)
+        builder = initrd_builder(Unpacked(tree)) or Dracut()
+        lacking = builder.lacks(names, builtin_modules(tree, kernel.version), self.needs)
         return f"lacks {', '.join(lacking)}" if lacking else None

@@ -18,6 +18,7 @@ from agent.target import mdadm_conf, zram
 from agent.target.accounts import account, authorize
 from agent.target.contents import Unpacked
 from agent.target.crypttab import crypttab
+from agent.target.family import initrd_builder
 from agent.target.fstab import fstab
 from agent.target.identity import SSH_DIRECTORY, forget, identity
 from agent.target.networkd import networkd
@@ -69,7 +70,9 @@ class ConfigureHost:
     def _files(self, tree: Tree) -> Iterator[TargetFile]:
         yield from identity(self.hostname, self.machine_id)
         yield TargetFile.text("/etc/fstab", fstab(self.layout))
-        yield TargetFile.text("/etc/crypttab", crypttab(self.layout), 0o600)
+        builder = initrd_builder(Unpacked(tree))
+        more = builder.crypttab_options if builder is not None else ()
+        yield TargetFile.text("/etc/crypttab", crypttab(self.layout, more), 0o600)
         if self.layout.arrays:
             place = str(mdadm_conf.place(tree))
             yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-from agent.errors import StepError
 from agent.layout.model import Layout
 from agent.machine import Machine, Progress
 from agent.steps.base import Evidence
 from agent.steps.esps import mounted_esps
+from agent.target.boot import Boot, Host
 from agent.target.contents import Unpacked
 from agent.target.family import boot_loader
 from agent.target.os_release import os_release
-from agent.target.systemd_boot import Copy, Host, Start
 from agent.target.tree import Tree
 
 
@@ -40,43 +39,29 @@ class InstallBootLoader:
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)
         loader = boot_loader(Unpacked(tree))
-        host = Host(os_release(tree), self.machine_id, self.options)
-        starts = []
-        for kernel in Unpacked(tree).kernels():
-            if kernel.initrd is None:
-                raise StepError(f"{kernel.image}: this kernel has no initrd")
-            starts.append(loader.start(tree, host, kernel, kernel.initrd))
+        host = Host(os_release(tree), self.machine_id, self.options, self.layout.boot.uuid)
+        boot = loader.boot(tree, host, Unpacked(tree).kernels())
         for file in loader.settings(tree, host, self.layout.esps[0].mount):
             tree.write(file)
-        copies = [copy for start in starts for copy in (start.kernel, start.initrd)]
-        written = self._fill(machine, progress, copies, (loader.configuration, *_entries(starts)))
+        loader.prepare(machine.target, self.root)
+        written = self._fill(machine, progress, boot)
         return {
             "boot_loader": loader.name,
-            "entries": [start.entry for start in starts],
+            "entries": list(boot.entries),
             "options": " ".join(self.options),
             "bytes": written,
         }
 
-    def _fill(
-        self,
-        machine: Machine,
-        progress: Progress,
-        copies: list[Copy],
-        texts: tuple[tuple[str, bytes], ...],
-    ) -> int:
+    def _fill(self, machine: Machine, progress: Progress, boot: Boot) -> int:
         """Copy the files first and then what names them, to each ESP; return the bytes of one."""
         tree = Tree(self.root)
-        total = sum(tree.locate(copy.source).stat().st_size for copy in copies)
+        total = sum(tree.locate(copy.source).stat().st_size for copy in boot.copies)
         done = 0
         with mounted_esps(machine, self.root, self.layout) as esps:
             for esp in esps:
-                for copy in copies:
+                for copy in boot.copies:
                     done += esp.copy(tree, copy)
                     progress(done, total * len(esps))
-                for path, content in texts:
+                for path, content in boot.texts:
                     esp.write(path, content)
         return total
-
-
-def _entries(starts: list[Start]) -> tuple[tuple[str, bytes], ...]:
-    return tuple((start.entry, start.text) for start in starts)

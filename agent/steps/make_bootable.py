@@ -19,11 +19,11 @@ from agent.steps.base import Evidence
 from agent.steps.esps import mounted_esps
 from agent.steps.prove_target import all_equal, summary
 from agent.target import marker
+from agent.target.boot import Copy
 from agent.target.contents import Unpacked
 from agent.target.esp import Esp
 from agent.target.family import boot_loader
 from agent.target.os_release import os_release
-from agent.target.systemd_boot import Copy
 from agent.target.tree import Tree
 
 BY_PARTUUID = Path("/dev/disk/by-partuuid")

@@ -14,10 +14,10 @@ from agent.layout.model import Layout
 from agent.machine import Machine, MirrorState, Progress
 from agent.steps.base import Evidence, Json
 from agent.steps.esps import mounted_esps
+from agent.target.boot import Host
 from agent.target.contents import Unpacked
 from agent.target.family import boot_loader
 from agent.target.os_release import os_release
-from agent.target.systemd_boot import Host
 from agent.target.tree import Tree
 
 
@@ -59,11 +59,8 @@ class ProveTarget:
     def _expected(self) -> Iterator[str]:
         tree = Tree(self.root)
         loader = boot_loader(Unpacked(tree))
-        host = Host(os_release(tree), self.machine_id, self.options)
-        yield loader.configuration[0]
-        for kernel in Unpacked(tree).kernels():
-            start = loader.start(tree, host, kernel, kernel.initrd or "")
-            yield from (start.entry, start.kernel.destination, start.initrd.destination)
+        host = Host(os_release(tree), self.machine_id, self.options, self.layout.boot.uuid)
+        yield from loader.boot(tree, host, Unpacked(tree).kernels()).paths
 
 
 def mirrors_are_whole(layout: Layout, states: Sequence[MirrorState]) -> dict[str, Json]:

@@ -16,6 +16,7 @@ from agent.target.tree import Tree
 
 PROGRAMS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 DRACUT_MODULES = "/usr/lib/dracut/modules.d"
+INITRAMFS_HOOKS = "/usr/share/initramfs-tools/hooks"
 SYSTEMD_BOOT = "/usr/lib/systemd/boot/efi"
 
 _PLACES = {
@@ -67,6 +68,10 @@ class Unpacked:
         group, _, name = word.rpartition("/")
         if group == "dracut":
             return any(re.fullmatch(rf"\d+{re.escape(name)}", d) for d in self._dracut_modules())
+        if group == "initramfs":
+            return self.tree.exists(f"{INITRAMFS_HOOKS}/{name}")
+        if word in {"shim", "grub-signed"}:
+            return any(True for _ in self._signed(word))
         if word == "systemd-boot":
             return any(re.fullmatch(r"systemd-boot\w+\.efi", n) for n in self._loaders())
         if word in _PLACES:
@@ -85,6 +90,15 @@ class Unpacked:
     def _first(self, places: tuple[str, ...], version: str) -> str | None:
         paths = (place.format(version) for place in places)
         return next((path for path in paths if self.tree.exists(path)), None)
+
+    def _signed(self, word: str) -> Iterator[str]:
+        """Yield the programs that a distribution signed (Debian, Ubuntu)."""
+        places = {"shim": ("/usr/lib", r"shim"), "grub-signed": ("/usr/lib/grub", r".+-efi-signed")}
+        above, pattern = places[word]
+        for directory in self.tree.names(above):
+            if re.fullmatch(pattern, directory):
+                names = self.tree.names(f"{above}/{directory}")
+                yield from (name for name in names if name.endswith(".efi.signed"))
 
     def _dracut_modules(self) -> tuple[str, ...]:
         return self.tree.names(DRACUT_MODULES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agent.layout.model import Layout
 
 
-def crypttab(layout: Layout) -> str:
-    """Return the text of /etc/crypttab, empty without encryption.
+def crypttab(layout: Layout, more: Sequence[str] = ()) -> str:
+    """Return the text of /etc/crypttab, empty without encryption; `more` are the family's options.
 
     `none` asks for a passphrase, which clevis-luks-askpass answers; `x-initrd.attach` keeps the
     volume open until the initrd's shutdown phase, because / lies on it (crypttab(5)).
@@ -14,7 +16,7 @@ def crypttab(layout: Layout) -> str:
     luks = layout.luks
     if luks is None:
         return ""
-    options = ("luks", *options_of(layout), "x-initrd.attach")
+    options = ("luks", *options_of(layout), "x-initrd.attach", *more)
     return f"{luks.mapping} UUID={luks.uuid} none {','.join(options)}\n"
 
 

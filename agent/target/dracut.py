@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.layout.model import Layout
 from agent.machine import Target
+from agent.plan.network import Interface
+from agent.target.initrd import missing
+from agent.target.initrd_network import initrd_network
+from agent.target.kernel_options import root_options
 from agent.target.needs import Needs
 from agent.target.os_release import OsRelease
 from agent.target.package import Piece
@@ -22,6 +27,10 @@ class Dracut:
     """Builds initrds that fit any host: what is special to one is on the kernel command line."""
 
     name: str = "dracut"
+    generic: bool = True
+    """Whether an initrd that the image brings can fit any host."""
+    crypttab_options: tuple[str, ...] = ()
+    unneeded: frozenset[str] = frozenset()
 
     def pieces(self, needs: Needs) -> Iterator[Piece]:
         yield Piece("dracut", "builds its initrd", "dracut", "dracut")
@@ -33,14 +42,15 @@ class Dracut:
                 "dracut/network", "reaches Tang at boot", "dracut-network", "dracut-network"
             )
 
-    def settings(self, needs: Needs) -> TargetFile:
+    def settings(self, needs: Needs) -> tuple[TargetFile, ...]:
         """Return dracut's configuration, so that initrds of later kernels can boot the machine.
 
         The name sorts behind the distribution's 50-hostonly.conf, which would leave out what the
         disk that is not there at that moment needs.
         """
         modules = " ".join(_modules(needs))
-        return TargetFile.text(SETTINGS, f'hostonly="no"\nadd_dracutmodules+=" {modules} "\n')
+        text = f'hostonly="no"\nadd_dracutmodules+=" {modules} "\n'
+        return (TargetFile.text(SETTINGS, text),)
 
     def path(self, version: str, os: OsRelease) -> str:
         return f"/boot/initrd.img-{version}" if os.debian else f"/boot/initramfs-{version}.img"
@@ -52,6 +62,22 @@ class Dracut:
             *("dracut", "--force", "--no-hostonly", "--kver", version, path),
             timeout=BUILD_TIMEOUT,
         )
+
+    def lacks(
+        self, names: frozenset[str], builtin: frozenset[str], needs: Needs
+    ) -> tuple[str, ...]:
+        """Return what an initrd lacks, in words for a message."""
+        return missing(names, builtin, needs)
+
+    def kernel_options(self, layout: Layout) -> Iterator[str]:
+        """Yield how / is found and what must be opened on the way."""
+        return root_options(layout)
+
+    def network_options(
+        self, network: Sequence[Interface], names: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Return what brings up the network before Tang is asked."""
+        return initrd_network(network, names)
 
 
 _PACKAGES = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import StepError
-from agent.target.systemd_boot import Copy
+from agent.target.boot import Copy
 from agent.target.tree import Tree
 
 # Each ESP has its own, or none: a seed that two loaders share is no seed (systemd-boot(7)).

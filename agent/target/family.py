@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from agent.errors import Problem, StepError
+from agent.layout.model import Layout
 from agent.machine import Target
 from agent.payload.contents import Kernel
+from agent.plan.network import Interface
+from agent.target.boot import Boot, Copy, Host
 from agent.target.contents import Contents
 from agent.target.dracut import Dracut
+from agent.target.grub import Grub
+from agent.target.initramfs_tools import InitramfsTools
 from agent.target.needs import Needs
 from agent.target.os_release import OsRelease
 from agent.target.package import Piece
-from agent.target.systemd_boot import Copy, Host, Start, SystemdBoot
+from agent.target.systemd_boot import SystemdBoot
 from agent.target.tree import TargetFile, Tree
 
 
 class InitrdBuilder(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def generic(self) -> bool:
+        """Whether an initrd that the image brings can fit any host."""
+
+    @property
+    def crypttab_options(self) -> tuple[str, ...]: ...
+    @property
+    def unneeded(self) -> frozenset[str]:
+        """Words of pieces that other families need at boot and this one does not."""
+
     def pieces(self, needs: Needs) -> Iterator[Piece]:
         """Yield what the image must have for it."""
 
-    def settings(self, needs: Needs) -> TargetFile:
+    def lacks(
+        self, names: frozenset[str], builtin: frozenset[str], needs: Needs
+    ) -> tuple[str, ...]:
+        """Return what an initrd lacks to start the machine, in words for a message."""
+
+    def kernel_options(self, layout: Layout) -> Iterator[str]:
+        """Yield how its initrd finds /."""
+
+    def network_options(
+        self, network: Sequence[Interface], names: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Return how its initrd reaches Tang; `names` maps MACs of this machine to names."""
+
+    def settings(self, needs: Needs) -> tuple[TargetFile, ...]:
         """Return the configuration by which the installed system builds later ones alike."""
 
     def path(self, version: str, os: OsRelease) -> str:
@@ -37,15 +65,14 @@ class BootLoader(Protocol):
     @property
     def name(self) -> str: ...
     def pieces(self, needs: Needs) -> Iterator[Piece]: ...
-    @property
-    def configuration(self) -> tuple[str, bytes]:
-        """The loader's own settings: path on the ESP and content."""
-
-    def start(self, tree: Tree, host: Host, kernel: Kernel, initrd: str) -> Start:
-        """Return what starts one kernel."""
+    def boot(self, tree: Tree, host: Host, kernels: Sequence[Kernel]) -> Boot:
+        """Return what lies on each ESP; raises `StepError` for a kernel without an initrd."""
 
     def settings(self, tree: Tree, host: Host, esp: str) -> tuple[TargetFile, ...]:
         """Return the configuration by which the installed system adds later kernels alike."""
+
+    def prepare(self, target: Target, root: Path) -> None:
+        """Run what the loader needs in the installed system, when its settings are there."""
 
     def loaders(self, tree: Tree) -> tuple[Copy, ...]:
         """Return the EFI programs; the first is what a firmware entry names."""
@@ -53,14 +80,25 @@ class BootLoader(Protocol):
 
 def initrd_builder(contents: Contents) -> InitrdBuilder | None:
     """Return what builds initrds in this image, None where it has nothing that is supported."""
-    return Dracut() if contents.has("dracut") else None
+    if contents.has("dracut"):
+        return Dracut()
+    return InitramfsTools() if contents.has("update-initramfs") else None
 
 
 def boot_loader(contents: Contents) -> BootLoader:
     """Return what starts this image, or raise `StepError`."""
     if contents.has("systemd-boot"):
         return SystemdBoot()
-    raise StepError("the image has no boot loader that is supported: systemd-boot")
+    if _has_grub(contents):
+        return Grub()
+    raise StepError("the image has no boot loader that is supported: systemd-boot, shim and GRUB")
+
+
+def _has_grub(contents: Contents) -> bool:
+    return any(contents.has(word) for word in ("grub-signed", "shim", *_GRUB))
+
+
+_GRUB = ("grub-modules", "grub-install", "grub2-install")
 
 
 def problems(
@@ -79,7 +117,11 @@ def problems(
         )
     yield from _initrd_problems(image, contents, os, needs)
     yield from _loader_problems(image, contents, os, needs)
+    builder = initrd_builder(contents)
+    unneeded = builder.unneeded if builder is not None else frozenset()
     for piece in _pieces(needs):
+        if piece.word in unneeded:
+            continue
         problem = piece.problem(image, contents, debian=os.debian)
         if problem:
             yield problem
@@ -97,12 +139,6 @@ def _initrd_problems(
             piece.problem(image, contents, debian=os.debian) for piece in builder.pieces(needs)
         )
         yield from (problem for problem in found if problem)
-    elif contents.has("update-initramfs"):
-        yield Problem(
-            "image.manifest",
-            f"{image} builds its initrd with initramfs-tools, which is not supported yet: build "
-            "it with the packages dracut and clevis-dracut instead",
-        )
     elif any(kernel.initrd is None for kernel in contents.kernels()):
         yield Problem(
             "image.manifest",
@@ -114,20 +150,11 @@ def _initrd_problems(
 def _loader_problems(
     image: str, contents: Contents, os: OsRelease, needs: Needs
 ) -> Iterator[Problem]:
-    loader = SystemdBoot()
-    found = [piece.problem(image, contents, debian=os.debian) for piece in loader.pieces(needs)]
-    problem = next((problem for problem in found if problem), None)
-    if problem is None:
-        return
-    grub = ("grub-signed", "grub-modules", "grub-install", "grub2-install")
-    if any(contents.has(word) for word in grub):
-        package = "systemd-boot-efi" if os.debian else "systemd-boot-unsigned"
-        problem = Problem(
-            "image.manifest",
-            f"{image} boots with GRUB, which is not supported yet: build it with the package "
-            f"{package} as well",
-        )
-    yield problem
+    loader: BootLoader = SystemdBoot()
+    if not contents.has("systemd-boot") and _has_grub(contents):
+        loader = Grub()
+    found = (piece.problem(image, contents, debian=os.debian) for piece in loader.pieces(needs))
+    yield from (problem for problem in found if problem)
 
 
 def _pieces(needs: Needs) -> Iterator[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from agent.target.needs import Needs
@@ -16,17 +16,29 @@ _HOST_ONLY = ("usr/lib/dracut/hostonly-files", "lib/dracut/hostonly-files")
 
 
 def missing(names: frozenset[str], builtin: frozenset[str], needs: Needs) -> tuple[str, ...]:
-    """Return what the initrd lacks, in words for a message; nothing when it can start the machine.
+    """Return what dracut's initrd lacks to start the machine, in words for a message.
 
     `names` are its files, `builtin` the modules that the kernel itself has (`builtin_modules`).
     """
-    programs = {PurePosixPath(name).name for name in names}
-    modules = {module for name in names if (module := _module(name))} | builtin
-    lacking = [" or ".join(any_of) for any_of in _programs(needs) if not programs & set(any_of)]
-    lacking += [f"module {name}" for name in _modules(needs) if name not in modules]
+    lacking = [
+        *lacking_programs(names, _programs(needs)),
+        *lacking_modules(names, builtin, needs),
+    ]
     if any(name in names for name in _HOST_ONLY):
         lacking.append("the drivers of other machines than the one it was made on")
     return tuple(lacking)
+
+
+def lacking_programs(names: frozenset[str], wanted: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield which programs an initrd lacks; of each group one is enough."""
+    programs = {PurePosixPath(name).name for name in names}
+    return (" or ".join(any_of) for any_of in wanted if not programs & set(any_of))
+
+
+def lacking_modules(names: frozenset[str], builtin: frozenset[str], needs: Needs) -> Iterator[str]:
+    """Yield which kernel modules an initrd lacks."""
+    modules = {module for name in names if (module := _module(name))} | builtin
+    return (f"module {name}" for name in _modules(needs) if name not in modules)
 
 
 def builtin_modules(tree: Tree, version: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ every host (dracut.cmdline(7), systemd-cryptsetup-generator(8), kernel-command-l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
 from agent.layout.model import Layout, Role
@@ -22,18 +22,20 @@ DEVICE_TIMEOUT = 600  # seconds
 
 
 def kernel_options(
-    layout: Layout, machine_id: UUID, network: Sequence[str], extra: Sequence[str]
+    root: Iterable[str], machine_id: UUID, network: Sequence[str], extra: Sequence[str]
 ) -> tuple[str, ...]:
     """Return the options in their order; the plan's own (`extra`) come last, where they win.
 
-    `network` is what `initrd_network` makes, and empty where nothing in the initrd needs it.
+    `root` is how the family's initrd finds /; `network` how it reaches Tang, empty where nothing
+    in the initrd needs it.
     `fips=1` is never added: it promises validated modules, which no installer can know an image to
     have, and without dracut's fips module the machine would not boot. The plan may ask for it.
     """
-    return (*_root(layout), *network, f"systemd.machine_id={machine_id.hex}", *extra)
+    return (*root, *network, f"systemd.machine_id={machine_id.hex}", *extra)
 
 
-def _root(layout: Layout) -> Iterator[str]:
+def root_options(layout: Layout) -> Iterator[str]:
+    """Yield how dracut's initrd finds / and opens what lies on the way."""
     yield f"root={layout.root.device}"
     yield "ro"
     # fstab names every mount; without this the ESP of a single disk would appear at /efi as well,

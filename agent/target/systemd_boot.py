@@ -7,16 +7,16 @@ installed system changes its kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from uuid import UUID
+from pathlib import Path, PurePosixPath
 
 from agent.errors import StepError
+from agent.machine import Target
 from agent.payload.contents import Kernel
+from agent.target.boot import Boot, Copy, Host
 from agent.target.contents import SYSTEMD_BOOT
 from agent.target.needs import Needs
-from agent.target.os_release import OsRelease
 from agent.target.package import Piece
 from agent.target.tree import TargetFile, Tree
 
@@ -24,23 +24,6 @@ from agent.target.tree import TargetFile, Tree
 LOADER_CONF = ("loader/loader.conf", b"timeout 1\neditor no\nconsole-mode keep\n")
 # Debian's plugin that hands kernel-install the initrd that a package hook has built already.
 _DEBIAN_INITRD = "/usr/lib/kernel/install.d/55-initrd.install"
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A file of the tree and where it goes on the ESP."""
-
-    source: str
-    destination: str
-
-
-@dataclass(frozen=True)
-class Host:
-    """What the entries of one machine have in common; `options` is its kernel command line."""
-
-    os: OsRelease
-    machine_id: UUID
-    options: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -56,13 +39,28 @@ class Start:
 @dataclass(frozen=True)
 class SystemdBoot:
     name: str = "systemd-boot"
-    configuration: tuple[str, bytes] = LOADER_CONF
 
     def pieces(self, needs: Needs) -> Iterator[Piece]:
         del needs
         yield Piece(
             "systemd-boot", "starts it from each disk", "systemd-boot-efi", "systemd-boot-unsigned"
         )
+
+    def boot(self, tree: Tree, host: Host, kernels: Sequence[Kernel]) -> Boot:
+        """Return the kernels with their initrds and entries, and the loader's own settings."""
+        starts = []
+        for kernel in kernels:
+            if kernel.initrd is None:
+                raise StepError(f"{kernel.image}: this kernel has no initrd")
+            starts.append(self.start(tree, host, kernel, kernel.initrd))
+        return Boot(
+            copies=tuple(copy for start in starts for copy in (start.kernel, start.initrd)),
+            texts=(LOADER_CONF, *((start.entry, start.text) for start in starts)),
+            entries=tuple(start.entry for start in starts),
+        )
+
+    def prepare(self, target: Target, root: Path) -> None:
+        """Do nothing: it reads its entries from the ESP as they are."""
 
     def start(self, tree: Tree, host: Host, kernel: Kernel, initrd: str) -> Start:
         """Return what starts one kernel: a Boot Loader Specification entry and its files.

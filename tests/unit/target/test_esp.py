@@ -7,8 +7,8 @@ import pytest
 from agent.errors import StepError
 from agent.inventory.model import Marker
 from agent.target import marker
+from agent.target.boot import Copy
 from agent.target.esp import Esp
-from agent.target.systemd_boot import Copy
 from agent.target.tree import Tree
 
 DONE = Marker(

@@ -7,6 +7,7 @@ import pytest
 from agent.errors import StepError
 from agent.payload import contents
 from agent.payload.contents import Kernel
+from agent.target.boot import Host
 from agent.target.contents import Listed, Unpacked
 from agent.target.cpio import names
 from agent.target.dracut import Dracut
@@ -15,7 +16,7 @@ from agent.target.initrd import builtin_modules, missing
 from agent.target.needs import Needs
 from agent.target.os_release import OsRelease, os_release
 from agent.target.package import Piece
-from agent.target.systemd_boot import Host, SystemdBoot
+from agent.target.systemd_boot import SystemdBoot
 from tests.unit.target.archive import GENERIC, newc
 from tests.unit.target.sample import KERNEL, MACHINE_ID, debian
 
@@ -111,16 +112,39 @@ def test_an_image_with_an_initrd_may_do_without_dracut() -> None:
     assert "a kernel without an initrd, and no dracut" in message
 
 
-def test_initramfs_tools_is_refused_by_name() -> None:
-    words = {word for word in WORDS if not word.startswith("dracut")} | {"update-initramfs"}
-    [message] = messages(listed(words))
-    assert "initramfs-tools, which is not supported yet" in message
+TOOLS = {
+    "initramfs/clevis", "initramfs/cryptroot", "initramfs/lvm2", "initramfs/mdadm",
+    "update-initramfs",
+}  # fmt: skip
+GRUB = {"grub-mkconfig", "grub-signed", "shim"}
+ANOTHER = {w for w in WORDS if not w.startswith(("dracut", "systemd-boot"))} | TOOLS | GRUB
+
+
+def test_an_image_with_initramfs_tools_and_grub_is_taken() -> None:
+    assert messages(listed(ANOTHER, initrd=None)) == []
+    assert messages(listed(ANOTHER - {"clevis-askpass", "systemd-cryptsetup"})) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "package"),
+    [
+        ("initramfs/clevis", "clevis-initramfs"),
+        ("initramfs/cryptroot", "cryptsetup-initramfs"),
+        ("initramfs/lvm2", "lvm2"),
+        ("initramfs/mdadm", "mdadm"),
+        ("grub-signed", "grub-efi-amd64-signed"),
+        ("grub-mkconfig", "grub2-common"),
+        ("shim", "shim-signed"),
+    ],
+)
+def test_each_missing_piece_of_the_other_family_is_refused_by_name(word: str, package: str) -> None:
+    [message] = messages(listed(ANOTHER - {word}))
+    assert message.startswith(f"debian13 has no {word}, which ")
+    assert message.endswith(f" the package {package}")
 
 
 @pytest.mark.parametrize("word", ["grub-signed", "grub-modules", "grub2-install"])
-def test_grub_alone_is_refused_by_name(word: str) -> None:
-    [message] = messages(listed(WORDS - {"systemd-boot"} | {word}))
-    assert "GRUB, which is not supported yet" in message
+def test_systemd_boot_wins_where_both_are_there(word: str) -> None:
     assert messages(listed(WORDS | {word})) == []
 
 
@@ -195,12 +219,14 @@ def test_an_initrd_made_for_the_disks_of_another_machine_is_not_taken() -> None:
 
 
 def test_later_initrds_are_generic_too_and_have_every_module() -> None:
-    text = Dracut().settings(ALL).content.decode()
+    [file] = Dracut().settings(ALL)
+    text = file.content.decode()
     assert text == (
         'hostonly="no"\nadd_dracutmodules+=" lvm mdraid crypt clevis clevis-pin-sss '
         'clevis-pin-tang clevis-pin-tpm2 "\n'
     )
-    assert "clevis" not in Dracut().settings(NOTHING).content.decode()
+    [file] = Dracut().settings(NOTHING)
+    assert "clevis" not in file.content.decode()
 
 
 def test_the_entry_names_what_kernel_install_would_name(tmp_path: Path) -> None:

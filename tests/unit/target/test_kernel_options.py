@@ -5,7 +5,7 @@ import pytest
 from agent.plan.configure import Configure
 from agent.plan.network import Interface
 from agent.target.initrd_network import initrd_network
-from agent.target.kernel_options import kernel_options
+from agent.target.kernel_options import kernel_options, root_options
 from agent.target.networkd import networkd
 from tests.unit.target.sample import LUKS, MACHINE_ID, layout
 
@@ -25,7 +25,7 @@ STATIC = {
 
 
 def test_everything_that_leads_to_the_root_is_on_the_command_line() -> None:
-    options = kernel_options(layout(group="vg-0"), MACHINE_ID, (), ())
+    options = kernel_options(root_options(layout(group="vg-0")), MACHINE_ID, (), ())
     assert options == (
         "root=/dev/mapper/vg--0-root",
         "ro",
@@ -40,22 +40,26 @@ def test_everything_that_leads_to_the_root_is_on_the_command_line() -> None:
 
 
 def test_a_single_plain_disk_needs_neither_mirror_nor_luks() -> None:
-    options = kernel_options(layout(disks=1, encrypted=False), MACHINE_ID, (), ())
+    options = kernel_options(root_options(layout(disks=1, encrypted=False)), MACHINE_ID, (), ())
     assert not [option for option in options if option.startswith(("rd.md", "rd.luks", "rd.retry"))]
 
 
 def test_every_volume_is_activated_in_the_initrd() -> None:
-    options = kernel_options(layout(mounts=(("/", ()), ("/usr", ()))), MACHINE_ID, (), ())
+    options = kernel_options(
+        root_options(layout(mounts=(("/", ()), ("/usr", ())))), MACHINE_ID, (), ()
+    )
     assert "rd.lvm.vg=vg0" in options
 
 
 def test_the_options_of_the_plan_come_last_and_network_only_when_asked_for() -> None:
     wired = initrd_network(network({"dhcp": True}), {})
-    options = kernel_options(layout(), MACHINE_ID, wired, ("console=ttyS0", "rd.retry=90"))
+    options = kernel_options(
+        root_options(layout()), MACHINE_ID, wired, ("console=ttyS0", "rd.retry=90")
+    )
     assert options[-2:] == ("console=ttyS0", "rd.retry=90")
     assert wired == ("rd.neednet=1", "ip=dhcp")
     assert set(wired) <= set(options)
-    assert "rd.neednet=1" not in kernel_options(layout(), MACHINE_ID, (), ())
+    assert "rd.neednet=1" not in kernel_options(root_options(layout()), MACHINE_ID, (), ())
 
 
 @pytest.mark.parametrize(
