@@ -131,6 +131,8 @@ def pack_command(
             packed = pack_disk(
                 opened, directory, name, signing, options=options, os=os, progress=progress
             )
+        elif more["os_id"] is not None:
+            raise click.UsageError("--os-id is for a disk, a tree says itself what it is")
         else:
             packed = pack(opened, directory, name, signing, options=options, progress=progress)
     _show(packed, time.monotonic() - began, as_json=as_json)

@@ -273,6 +273,11 @@ def test_a_disk_that_does_not_end_with_a_sector_gets_zeros(tmp_path: Path, key: 
     raw = packed(path, key, "disk")[1]
     assert raw == b"x" * 1000 + bytes(24)
     assert "nothing that is known here, which is not taken; --as disk" in refusal(path)
+    sh("gzip", path)
+    assert packed(tmp_path / "disk.gz", key, "disk")[1] == raw
+    for empty in (tmp_path / "empty", tmp_path / "empty.gz"):
+        empty.write_bytes(gzip.compress(b"") if empty.suffix else b"")
+        assert refusal(empty, "disk") == f"{empty}: is empty"
 
 
 @pytest.mark.parametrize(
@@ -372,6 +377,10 @@ def test_people_are_told_how_much_of_a_disk_is_zero(tmp_path: Path, key: Signing
     assert "67.1 MB in 16 chunks packed to 2.1 MB (3%)" in done.stdout
     shown = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert (shown["kind"], shown["zero"], shown["size"]) == ("disk", 13 * 4 * MIB, 64 * MIB)
+    archive = tmp_path / "archive"
+    archive.write_bytes(tar_of([(member("a"), b"")]))
+    done = CliRunner().invoke(main, ["pack", str(archive), *words[2:], "--os-id", "debian"])
+    assert (done.exit_code, "--os-id is for a disk" in done.stderr) == (2, True)
     for wrong, said in (("--os-id", "os-id: is 'X Y', must be"), ("--platform", "platform: is")):
         done = CliRunner().invoke(main, [*words, wrong, "X Y"])
         assert done.exit_code == 3

@@ -106,9 +106,12 @@ def stream_pieces(
     """Yield a disk that comes as a stream, plain or compressed; `progress` counts the stream."""
     try:
         file = decompressed(stream, progress)
-        while content := read_chunk(file, chunk_size):
-            content += bytes(-len(content) % SECTOR)
-            yield Piece(content)
+        content = read_chunk(file, chunk_size)
+        if not content:
+            raise refused(name, "is empty")
+        while content:
+            yield Piece(content + bytes(-len(content) % SECTOR))
+            content = read_chunk(file, chunk_size)
     except BROKEN as error:
         raise refused(name, f"cannot be read: {error}") from None
 

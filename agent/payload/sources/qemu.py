@@ -16,13 +16,13 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal
 
 from agent.errors import CommandError
 from agent.payload.sources.disk import Extent
-from agent.payload.sources.nbd import NbdClient, NbdError
+from agent.payload.sources.nbd import NbdClient
 from agent.payload.sources.ports import Reading, refused, run_for
 
 Format = Literal["qcow2", "vmdk"]
@@ -149,11 +149,12 @@ def _data(entries: list[dict[str, Any]]) -> Iterator[Extent]:
 def _connected(place: Path, server: IO[bytes], name: str) -> NbdClient:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        with suppress(FileNotFoundError, ConnectionRefusedError):
-            try:
-                return NbdClient(place, _PATIENCE)
-            except NbdError as error:
-                raise refused(name, f"cannot be read: {error.strerror}") from None
+        try:
+            return NbdClient(place, _PATIENCE)
+        except (FileNotFoundError, ConnectionRefusedError):
+            pass  # it does not listen yet
+        except OSError as error:
+            raise refused(name, f"qemu-nbd cannot be asked: {error.strerror or error}") from None
         if select.select([server], [], [], 0.02)[0]:
             server.read(1)  # it ended, and this says why
     raise refused(name, f"qemu-nbd did not listen in {_PATIENCE:g} s")
