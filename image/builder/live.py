@@ -68,5 +68,9 @@ def gather(root: Path, workshop: Path, tree: Path) -> tuple[str, int]:
     policy = root / "build/policy.yaml"
     if policy.exists():
         stage.copy_file(policy, tree / "etc/bedplate/policy.yaml")
+    accounts = root / "build/auth.json"
+    if accounts.exists():  # of registries: agent.oci.credentials
+        stage.copy_file(accounts, tree / "etc/bedplate/auth.json")
+        (tree / "etc/bedplate/auth.json").chmod(0o600)
     version = re.search(r'__version__ = "([^"]+)"', (root / "agent/__init__.py").read_text())
     return version[1] if version else "unknown", count
