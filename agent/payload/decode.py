@@ -18,6 +18,8 @@ class Decoder:
         """Fill `into` exactly, or raise `ImageError`."""
         try:
             stated = zstandard.get_frame_parameters(frame).content_size
+            if stated == zstandard.CONTENTSIZE_UNKNOWN:
+                raise ImageError("does not state how much it holds")
             if stated != len(into):
                 raise ImageError(f"holds {stated} bytes, the manifest says {len(into)}")
             with self._zstd.stream_reader(frame, read_across_frames=True, closefd=False) as reader:

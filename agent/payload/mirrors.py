@@ -159,6 +159,8 @@ class Mirrors:
         """Note that one request brought `size` bytes in so many seconds, whole or not."""
         with self._lock:
             mirror.measured(size, seconds)
+            if size:  # it gets on: a proxy that cuts long answers is not to rest ever longer
+                mirror.failures = 0
 
     def delivered(self, mirror: Mirror, size: int) -> None:
         """Note a verified chunk of `size` stored bytes."""

@@ -188,10 +188,10 @@ def _read_file(url: str, at: int, filling: Filling, whole: int) -> None:
 def _check_range(response: HTTPResponse, first: int, last: int, size: int) -> None:
     text = response.headers.get("Content-Range", "")
     match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is not None and match[3] not in ("*", str(size)):
+        raise Wrong(f"has a payload of {match[3]} bytes, the manifest says {size}")
     if match is None or (int(match[1]), int(match[2])) != (first, last):
         raise Wrong(f"sends the range {text[:80]!r}, asked for was bytes {first}-{last}")
-    if match[3] not in ("*", str(size)):
-        raise Wrong(f"has a payload of {match[3]} bytes, the manifest says {size}")
     length = response.length
     if length is not None and length != last - first + 1:
         raise Wrong(f"announces {length} bytes for a range of {last - first + 1}")

@@ -117,7 +117,7 @@ class Crooked:
     ) -> None:
         self.files, self.script = files, script
         self.requests: list[Request] = []
-        self.etags = True
+        self.etags, self.weak = True, False
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._tls = tls
@@ -169,7 +169,8 @@ class Crooked:
         content = self.files.get(request.path)
         if content is None:
             return Answer(404, {"Content-Length": "0"}, b"")
-        etag = f'"{sha256(content).hexdigest()[:16]}"'
+        weak = "W/" if self.weak else ""
+        etag = f'{weak}"{sha256(content).hexdigest()[:16]}"'
         headers = {"ETag": etag} if self.etags else {}
         whole = request.headers.get("If-Range", etag) != etag
         if not request.ranged or whole:
