@@ -16,9 +16,12 @@ from agent.errors import Problem
 from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.payload.described import Described
+from agent.payload.direct import Target as BlockDevice
+from agent.payload.disk import Flashed, Verify
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access
+from agent.payload.stamp import Stamp
 from agent.payload.stream import Tally
 from agent.secret import Secret
 
@@ -51,6 +54,9 @@ class Storage(Protocol):
 
     def make_volumes(self, group: VolumeGroup) -> None: ...
     def make_filesystems(self, filesystems: Sequence[FileSystem], progress: Progress) -> None: ...
+    def reread(self, device: Path, links: Sequence[Path]) -> None:
+        """Have the kernel read the device's partition table, and wait for these links to appear."""
+
     def release(self) -> None:
         """Close volumes, LUKS and arrays, top down, so that the machine may reboot."""
 
@@ -230,6 +236,28 @@ class Images(Protocol):
 
         Every chunk is verified before it is used; `progress` counts bytes of the raw image. What
         each mirror did is returned.
+        """
+
+    def head(self, image: Manifest, source: Source) -> bytes:
+        """Return the first MiB of an image, verified; nothing is written.
+
+        Raises `ImageError`.
+        """
+
+    def flash(
+        self,
+        image: Manifest,
+        source: Source,
+        target: BlockDevice,
+        stamp: Stamp,
+        *,
+        verify: Verify,
+        progress: Progress,
+    ) -> Flashed:
+        """Write an image of a whole disk to a block device; its table is written last.
+
+        Every chunk is verified before it is used, and what was written is read back: a sample, or
+        all of it. Raises `StepError`; the device has no table then.
         """
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from agent.checks.base import Check
+from agent.checks.disk_image import DiskImageFits
 from agent.checks.disks import ErasableDisks, UniqueNames
 from agent.checks.escrow import EscrowReady
 from agent.checks.image import ImageFits, PayloadThere
@@ -22,14 +24,18 @@ from agent.checks.target import TargetWorks
 from agent.checks.tpm import TpmReady
 from agent.engine import examine
 from agent.errors import ImageError, MachineError, PlanError, Problem, reading_only
+from agent.flashing import Flashing
 from agent.inventory.choose import choose, may_erase, same_device
 from agent.inventory.model import Disk, Inventory, Marker
 from agent.layout.model import Layout, Role
 from agent.layout.picture import losses, plain, tree
 from agent.layout.place import Names, place
+from agent.layout.whole import Whole, place_whole
 from agent.machine import Machine, Progress
+from agent.payload import gpt
 from agent.payload.described import Described
 from agent.payload.fetch import Source
+from agent.payload.manifest import Manifest
 from agent.payload.options import Access
 from agent.pin import verified
 from agent.plan.model import Plan
@@ -46,8 +52,10 @@ class Order:
     plan: Plan
     inventory: Inventory
     manifest: Described
-    layout: Layout
+    layout: Layout | Whole
     steps: tuple[Step, ...]
+    esps: tuple[UUID, ...]
+    """PARTUUIDs of the ESPs that will boot it."""
 
     def summary(self) -> dict[str, Any]:
         """Return what is about to happen, for the event of the check phase."""
@@ -75,6 +83,13 @@ class Order:
         }
 
 
+def esps(plan: Plan, inventory: Inventory, marker: Marker) -> tuple[UUID, ...]:
+    """Return the PARTUUIDs of the ESPs of a finished installation by this plan."""
+    if plan.storage.whole:
+        return () if marker.esp is None else (marker.esp,)
+    return Names(plan.id, inventory.name).esps(plan.disks.count)
+
+
 def installed_already(plan: Plan, inventory: Inventory) -> Marker | None:
     """Return the marker of a finished installation by this very plan on this machine.
 
@@ -86,7 +101,7 @@ def installed_already(plan: Plan, inventory: Inventory) -> Marker | None:
     return None
 
 
-def lay_out(plan: Plan, inventory: Inventory) -> Layout | list[Problem]:
+def lay_out(plan: Plan, inventory: Inventory) -> Layout | Whole | list[Problem]:
     """Choose the disks and place everything on them, or return every reason why not. Pure."""
     chosen = choose(inventory, plan.disks)
     if isinstance(chosen, Problem):
@@ -97,7 +112,11 @@ def lay_out(plan: Plan, inventory: Inventory) -> Layout | list[Problem]:
         if (problem := may_erase(disk, plan.disks.erase, inventory.name)) is not None
     ]
     names = Names(plan.id, inventory.name)
-    placed = place(chosen, wish(plan), names, encrypted=plan.encryption is not None)
+    placed: Layout | Whole | list[Problem]
+    if plan.storage.whole:
+        placed = place_whole(chosen, names)
+    else:
+        placed = place(chosen, wish(plan), names, encrypted=plan.encryption is not None)
     if isinstance(placed, list):
         return [*refused, *placed]
     return refused or placed
@@ -117,14 +136,16 @@ def resolve(
     checks = [*_always(plan, inventory, now)]
     if not isinstance(image, Problem):
         checks.append(PayloadThere(*image))
-    if isinstance(layout, Layout):
+    if not isinstance(layout, list):
         checks += _of_layout(layout, inventory)
-    if isinstance(layout, Layout) and not isinstance(image, Problem):
-        checks += _of_both(plan, layout, image[0])
+    if not isinstance(layout, list) and not isinstance(image, Problem):
+        checks += _of_both(plan, layout, *image)
     found = (*examine(checks, machine, progress), *problems)
     problems = [_placed(problem, plan) for problem in found]
     if problems or isinstance(layout, list) or isinstance(image, Problem):
         raise MachineError(problems)
+    if isinstance(layout, Whole):
+        return _flashed(plan, inventory, layout, image, machine)
     servers = plan.encryption.tang if plan.encryption else ()
     with reading_only():  # a server that answered a moment ago may be gone now
         trusted = tuple(verified(server, machine.tang) for server in servers)
@@ -141,7 +162,25 @@ def resolve(
             authorities=machine.authorities,
         )
     )
-    return Order(plan, inventory, image[0], layout, steps)
+    boots = Names(plan.id, inventory.name).esps(plan.disks.count)
+    return Order(plan, inventory, image[0], layout, steps, boots)
+
+
+def _flashed(
+    plan: Plan,
+    inventory: Inventory,
+    whole: Whole,
+    image: tuple[Described, Source],
+    machine: Machine,
+) -> Order:
+    """Return the order for a whole-disk image, whose own table says what will boot."""
+    manifest, source = image
+    assert isinstance(manifest, Manifest)
+    with reading_only():
+        table = gpt.parse(machine.images.head(manifest, source))
+    flashing = Flashing(plan, inventory, manifest, source, whole, table, machine.root)
+    boots = (table.esp.partuuid,) if table.esp else ()
+    return Order(plan, inventory, manifest, whole, flashing.steps(), boots)
 
 
 def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
@@ -158,10 +197,11 @@ def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
         yield EscrowReady(plan.encryption.recovery.escrow_to)
 
 
-def _of_layout(layout: Layout, inventory: Inventory) -> Iterator[Check]:
+def _of_layout(layout: Layout | Whole, inventory: Inventory) -> Iterator[Check]:
     chosen = tuple(laid.disk for laid in layout.disks)
     yield ErasableDisks(chosen)
-    yield UniqueNames(layout, _others(chosen, inventory))
+    if isinstance(layout, Layout):
+        yield UniqueNames(layout, _others(chosen, inventory))
 
 
 def _others(chosen: tuple[Disk, ...], inventory: Inventory) -> tuple[Disk, ...]:
@@ -171,7 +211,12 @@ def _others(chosen: tuple[Disk, ...], inventory: Inventory) -> tuple[Disk, ...]:
     )
 
 
-def _of_both(plan: Plan, layout: Layout, manifest: Described) -> Iterator[Check]:
+def _of_both(
+    plan: Plan, layout: Layout | Whole, manifest: Described, source: Source
+) -> Iterator[Check]:
+    if isinstance(layout, Whole):
+        yield DiskImageFits(manifest, source, layout)
+        return
     yield ImageFits(manifest, layout, layout.disks[0].partition(Role.BOOT).size)
     yield TargetWorks(manifest, layout, plan.encryption)
 

@@ -26,12 +26,11 @@ from agent.errors import (
 )
 from agent.find import Found
 from agent.inventory.model import Inventory
-from agent.layout.place import Names
 from agent.machine import Machine
 from agent.plan.model import Finish, Plan
 from agent.plan.parse import parse
 from agent.report.reporter import Reporter
-from agent.resolve import Order, installed_already, resolve
+from agent.resolve import Order, esps, installed_already, resolve
 from agent.trust import Trust, clock_doubts
 
 log = logging.getLogger(__name__)
@@ -65,17 +64,13 @@ class Ended:
 
     outcome: Outcome
     plan: Plan
-    inventory: Inventory
+    esps: Sequence[UUID]
+    """PARTUUIDs of the ESPs that boot what is installed."""
 
     @property
     def finish(self) -> Finish:
         """What to do now; one who is installed already was only sent here by mistake."""
         return self.plan.finish if self.outcome is Outcome.INSTALLED else "reboot"
-
-    @property
-    def esps(self) -> Sequence[UUID]:
-        """PARTUUIDs of the ESPs that boot what is installed."""
-        return Names(self.plan.id, self.inventory.name).esps(self.plan.disks.count)
 
 
 Approve = Callable[[Order], None]
@@ -119,7 +114,7 @@ def _phases(
     if marker is not None:
         log.warning("plan %s is installed already (%s)", plan.id, marker.finished)
         reporter.final({"state": Outcome.ALREADY.value, "installed": marker.finished})
-        return Ended(Outcome.ALREADY, plan, inventory)
+        return Ended(Outcome.ALREADY, plan, esps(plan, inventory, marker))
     title = "Check everything before the first write"
     with reporter.step("check", title, unit="checks") as checking, reading_only():
         machine = world.machine()
@@ -136,7 +131,7 @@ def _phases(
             "live": dict(world.environment()),
         }
     )
-    return Ended(Outcome.INSTALLED, plan, inventory)
+    return Ended(Outcome.INSTALLED, plan, order.esps)
 
 
 def _advice(error: BaseException) -> Sequence[str]:

@@ -19,7 +19,8 @@ from agent.adapters import command
 from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
 from agent.errors import CommandError, StepError
-from agent.inventory.model import Content, Disk, Marker, Transport
+from agent.inventory.model import IMAGE, Content, Disk, Marker, Transport
+from agent.payload import gpt, stamp
 from agent.target import marker
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class DiskReader:
             in_use=tuple(self._uses(name)),
             content=content,
             volume_groups=self._volume_groups(content),
-            marker=self._marker(content),
+            marker=self._marker(name, content),
         )
 
     def _content(self, disk: str) -> Iterator[Content]:
@@ -102,7 +103,8 @@ class DiskReader:
         whole = signatures(self.run, node(disk))
         if not whole and not parts:
             if not empty(node(disk)):
-                yield self._found(disk, "data")
+                under_way = is_under_way(node(disk), self.kernel.size(disk))
+                yield self._found(disk, IMAGE if under_way else "data")
             return
         for signature in distinct(whole):
             yield self._found(disk, signature.kind, signature)
@@ -171,7 +173,9 @@ class DiskReader:
         )
         return done.stdout.strip() or None if done.status == 0 else None
 
-    def _marker(self, content: tuple[Content, ...]) -> Marker | None:
+    def _marker(self, disk: str, content: tuple[Content, ...]) -> Marker | None:
+        if any(found.kind == "gpt" for found in content) and (text := stamped(node(disk))):
+            return parse_marker(text, str(node(disk)))
         for found in content:
             if found.partition_name == ESP_NAME and found.kind == "vfat":
                 text = self._read(Path(found.device), marker.PATH)
@@ -282,6 +286,34 @@ def location(name: str, kernel: Kernel) -> str:
         ports = [port for port in ports if (port / "transport").is_file()]
         return str(ports[0].resolve() / name) if ports else str(place)
     return str(place)
+
+
+def stamped(disk: Path) -> str | None:
+    """Return the marker of a whole-disk image, None where a disk has none.
+
+    Read from the disk itself: where it is one leg of a mirror its partitions may not be shown.
+    """
+    try:
+        with disk.open("rb") as device:
+            partitions = gpt.parse(device.read(gpt.HEAD)).partitions
+            ours = next((part for part in partitions if part.name == stamp.NAME), None)
+            if ours is None:
+                return None
+            device.seek(ours.start)
+            return device.read(stamp.ROOM).rstrip(b"\0").decode(errors="replace")
+    except (OSError, gpt.NoTable) as error:
+        log.warning("%s: cannot look for an earlier installation: %s", disk, error)
+        return None
+
+
+def is_under_way(disk: Path, size: int) -> bool:
+    """Tell whether an image was being written to a disk when something stopped it."""
+    try:
+        with disk.open("rb") as device:
+            device.seek(stamp.place(size))
+            return device.read(len(stamp.UNDER_WAY)) == stamp.UNDER_WAY
+    except OSError:
+        return False
 
 
 def parse_marker(text: str, where: str) -> Marker | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.adapters import command
+from agent.adapters.storage.stack import Kernel, kernel_name
 from agent.errors import Problem
 from agent.machine import Progress
 from agent.oci import container
@@ -15,11 +16,15 @@ from agent.oci.container import Container
 from agent.oci.registries import Registries
 from agent.payload.client import origin
 from agent.payload.described import Described
+from agent.payload.direct import Target
+from agent.payload.disk import Flashed, FlashOptions, Verify, flash
 from agent.payload.fetch import Source, get_manifest, probe
+from agent.payload.head import head
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access, FetchOptions
 from agent.payload.shards import Cuts
 from agent.payload.sign import PublicKey
+from agent.payload.stamp import Stamp
 from agent.payload.stream import Tally, stream
 from agent.payload.tree import extract
 from agent.proxy import DIRECT, Proxies
@@ -88,3 +93,21 @@ class HttpImages:
             cuts = Cuts.of(image)
             extract(chunks, root, command.feeding, size=image.size, progress=progress, cuts=cuts)
         return tally
+
+    def head(self, image: Manifest, source: Source) -> bytes:
+        return head(image, source, self.options(source.access))
+
+    def flash(
+        self,
+        image: Manifest,
+        source: Source,
+        target: Target,
+        stamp: Stamp,
+        *,
+        verify: Verify,
+        progress: Progress,
+    ) -> Flashed:
+        # The node in /dev must be the device that the kernel has by that name.
+        number = Kernel().number(kernel_name(target.path))
+        options = FlashOptions(self.options(source.access), verify, stamp)
+        return flash(image, source, replace(target, number=number), options, progress)

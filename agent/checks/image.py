@@ -56,7 +56,8 @@ class ImageFits:
         if tree is None:
             yield Problem(
                 "image.manifest",
-                f"{self.manifest.name} is a whole-disk image; storage and encryption need a tree",
+                f"{self.manifest.name} is an image of a whole disk: write storage: "
+                "{preset: whole-disk}, and leave out volumes, encryption and configure",
             )
             return
         volumes = {

@@ -18,6 +18,8 @@ from agent.cli.show import show_inventory, show_layout, show_order
 from agent.errors import MachineError
 from agent.find import PLAN_LIMIT, Found
 from agent.layout.drawing import drawing
+from agent.layout.model import Layout
+from agent.layout.whole import Whole
 from agent.plan.parse import parse
 from agent.resolve import lay_out
 
@@ -91,7 +93,9 @@ def preview(
         raise MachineError(layout)
     for problem in mismatches(wanted.machine, machine):
         click.echo(f"bedplate: warning: {problem}", err=True)
-    if svg is not None:
+    if svg is not None and isinstance(layout, Whole):
+        raise click.UsageError("--svg: a whole-disk image has a layout of its own, not drawn here")
+    if svg is not None and isinstance(layout, Layout):
         svg.write(drawing(layout, wanted.hostname))
     if svg is None or svg.name != "-":
         show_layout(layout, wanted, as_json=as_json)

@@ -9,6 +9,7 @@ from agent.inventory.model import Disk, Inventory
 from agent.layout.extents import gib
 from agent.layout.model import Layout
 from agent.layout.picture import losses, plain, tree
+from agent.layout.whole import Whole
 from agent.plan.model import Plan
 from agent.resolve import Order
 
@@ -40,7 +41,7 @@ def _show_disk(disk: Disk) -> None:
         click.echo(f"            in use: {use}")
 
 
-def show_layout(layout: Layout, plan: Plan, *, as_json: bool) -> None:
+def show_layout(layout: Layout | Whole, plan: Plan, *, as_json: bool) -> None:
     if as_json:
         show_json({"plan": str(plan.id), "hostname": plan.hostname, "layout": plain(layout)})
         return

@@ -12,6 +12,7 @@ from agent.fleet.render import clashes
 from agent.inventory.model import Inventory
 from agent.layout.extents import gib
 from agent.layout.model import Layout
+from agent.layout.whole import Whole
 from agent.plan.identity import Identity
 from agent.plan.model import Plan
 from agent.resolve import lay_out
@@ -150,7 +151,7 @@ def _places(plan: Plan) -> Sequence[str]:
     return tuple(getattr(plan.image, "manifest", None) or ())
 
 
-def described(layout: Layout) -> Iterator[str]:
+def described(layout: Layout | Whole) -> Iterator[str]:
     """Yield what a layout is, without serials, UUIDs and device names."""
     for number, laid in enumerate(layout.disks, start=1):
         disk = laid.disk
@@ -159,6 +160,9 @@ def described(layout: Layout) -> Iterator[str]:
             yield f"disk {number} {partition.role.value} {gib(partition.size)}"
     for array in layout.arrays:
         yield f"mirror {array.name} of {len(array.members)}, metadata {array.metadata}"
+    if isinstance(layout, Whole):
+        yield "whole-disk image, as it is"
+        return
     if layout.luks is not None:
         yield f"LUKS2 {layout.luks.cipher} {layout.luks.key_size} bit"
     for volume in layout.group.volumes:

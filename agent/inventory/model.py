@@ -48,12 +48,25 @@ class Content(Fact):
 
 
 class Marker(Fact):
-    """The note a finished installation leaves on its ESPs (`EFI/bedplate/installed.json`)."""
+    """The note of a finished installation: on its ESPs (`EFI/bedplate/installed.json`).
+
+    A whole-disk image has it in a partition of ours behind it; `esp` is the PARTUUID of its own.
+    """
 
     plan: UUID
     hostname: str
     machine: str
     finished: str
+    esp: UUID | None = None
+
+
+IMAGE = "bedplate-image"
+"""`agent.payload.stamp.NAME`; as a kind of content, a disk that such an image is missing on."""
+
+
+def _array(label: str | None) -> str:
+    """Return an array's name: blkid's label is `host:name`."""
+    return (label or "").rpartition(":")[2]
 
 
 class Disk(Fact):
@@ -92,9 +105,17 @@ class Disk(Fact):
 
     @property
     def ours(self) -> bool:
-        """Whether Bedplate laid it out: every partition carries one of our GPT names."""
+        """Whether Bedplate laid it out: every partition carries one of our GPT names.
+
+        Of a whole-disk image one does, or the array that it was on; or it is not complete.
+        """
         names = [c.partition_name for c in self.content if c.partition_name is not None]
-        return bool(names) and all(name.startswith("bedplate-") for name in names)
+        if bool(names) and all(name.startswith("bedplate-") for name in names):
+            return True
+        return IMAGE in names or any(
+            c.kind == IMAGE or (c.kind == "linux_raid_member" and _array(c.label) == IMAGE)
+            for c in self.content
+        )
 
     @property
     def stem(self) -> PurePosixPath:

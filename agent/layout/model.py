@@ -22,6 +22,8 @@ class Role(StrEnum):
     ESP = "esp"
     BOOT = "boot"
     ROOT = "root"
+    IMAGE = "bedplate-image"
+    """No partition, but an array over whole disks: `agent.payload.stamp.NAME`."""
 
 
 # GPT partition type GUIDs (UEFI 2.10 table 5.7; systemd's Discoverable Partitions Specification).

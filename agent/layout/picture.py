@@ -6,15 +6,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from agent.inventory.model import Content, Disk
+from agent.layout import whole
 from agent.layout.extents import gib, unused
 from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Partition, Role
+from agent.layout.whole import Whole
 from agent.plan.size import Percent, render
 
 T = TypeVar("T")
 
 
-def tree(layout: Layout) -> Iterator[str]:
+def tree(layout: Layout | Whole) -> Iterator[str]:
     """Yield the lines of the layout: disks, then what is built on their partitions."""
+    if isinstance(layout, Whole):
+        yield from whole.picture(layout)
+        return
     for disk in layout.disks:
         yield from _disk(disk)
     for array in layout.arrays:
@@ -76,8 +81,10 @@ def _named(content: Content) -> str:
     return ", ".join(words)
 
 
-def plain(layout: Layout) -> dict[str, Any]:
+def plain(layout: Layout | Whole) -> dict[str, Any]:
     """Return the layout as JSON-able data; sizes and offsets are bytes."""
+    if isinstance(layout, Whole):
+        return whole.plain(layout)
     return {
         "disks": [_plain_disk(disk) for disk in layout.disks],
         "arrays": [_plain_array(array) for array in layout.arrays],

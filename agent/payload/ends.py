@@ -83,7 +83,7 @@ class Ends:
             head, backup = moved.head, [(moved.backup_at, moved.backup)]
         places = [(self.last, self.tail), *backup]
         if stamp is not None:
-            places.append((place(device.size), stamp.content.ljust(MIB, b"\0")))
+            places.append((place(device.size), stamp.page()))
         for at, content in places:
             self._put(at, content)
         device.flush()

@@ -8,6 +8,7 @@ Why there: docs/decisions/0012-marker-of-a-disk-image.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -27,13 +28,16 @@ BEHIND = 3 * MIB
 
 @dataclass(frozen=True)
 class Stamp:
-    """What to leave on a device: `content` is the marker's text."""
+    """What to leave on a device: `content` gives the marker's text, when all else is proven."""
 
     partuuid: UUID
-    content: bytes
+    content: Callable[[], bytes]
 
-    def __post_init__(self) -> None:
-        assert len(self.content) <= ROOM, "a marker larger than its place"
+    def page(self) -> bytes:
+        """Return what the whole MiB shall hold."""
+        content = self.content()
+        assert len(content) <= ROOM, "a marker larger than its place"
+        return content.ljust(MIB, b"\0")
 
     def entry(self, size: int) -> Partition:
         """Return the entry for a device of `size` bytes."""

@@ -14,7 +14,7 @@ from agent.plan.identity import Identity
 from agent.plan.image import Image
 from agent.plan.part import Fault, Part, one_of, shown
 from agent.plan.report import HttpReport
-from agent.plan.storage import BRINGS_ITS_OWN, Storage
+from agent.plan.storage import BRINGS_ITS_OWN, WHOLE_DISK, Storage
 from agent.plan.text import HostName, Time, Uuid
 
 Finish = Literal["reboot", "poweroff", "stay"]
@@ -66,7 +66,7 @@ class Plan(Part):
         """Yield what is said of a whole-disk image that nobody would carry out, or the reverse."""
         if not self.storage.whole:
             if "verify" in self.image.model_fields_set:
-                message = "is for whole-disk images: leave it out, or take storage.preset whole-disk"
+                message = f"is for whole-disk images: leave it out, or take preset {WHOLE_DISK}"
                 yield Fault(("image", "verify"), message)
             return
         if self.encryption is not None:

@@ -26,9 +26,12 @@ from agent.layout.extents import GIB
 from agent.layout.model import FileSystem, Luks
 from agent.machine import BootEntry, Machine, Progress
 from agent.payload.described import Described
+from agent.payload.direct import Target as BlockDevice
+from agent.payload.disk import Flashed, Verify
 from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access
+from agent.payload.stamp import Stamp
 from agent.payload.stream import Tally
 from agent.plan.model import Plan
 from agent.plan.parse import parse
@@ -157,7 +160,9 @@ class HostFirmware(fakes_target.FakeFirmware):
 
     def create(self, label: str, *, disk: Path, partition: int, loader: str) -> None:
         super().create(label, disk=disk, partition=partition, loader=loader)
-        table = self.storage.tables[disk]
+        table = self.storage.tables.get(disk)
+        if table is None:  # the image brought it
+            return
         found = next(p for p in table.partitions if p.number == partition)
         self.order[0] = BootEntry(self.order[0].number, label, str(found.partuuid))
 
@@ -173,7 +178,10 @@ class FakeImages:
     wrong: str = ""
     away: str = ""
     cut: str = ""
+    first: bytes = b""
+    """The first MiB of a whole-disk image."""
     laid: list[Path] = field(default_factory=list)
+    stamped: bytes = b""
 
     def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:
         if self.wrong:
@@ -205,6 +213,46 @@ class FakeImages:
         first, *others = source.payload_urls
         received = {first: image.payload.size, **dict.fromkeys(others, 0)}
         return Tally(received, dict.fromkeys(others, 1))
+
+    def head(self, image: Manifest, source: Source) -> bytes:
+        if self.away:
+            raise ImageError(f"{source.payload_urls[0]}: {self.away}")
+        return self.first
+
+    def flash(
+        self,
+        image: Manifest,
+        source: Source,
+        target: BlockDevice,
+        stamp: Stamp,
+        *,
+        verify: Verify,
+        progress: Progress,
+    ) -> Flashed:
+        size = self.mounts.storage.size_of(target.path)
+        if size != target.size:
+            raise StepError(f"{target.path}: has {size} bytes, the chosen one has {target.size}")
+        progress(image.size // 2, image.size)
+        if self.cut:
+            raise ImageError(self.cut)
+        progress(image.size, image.size)
+        self.laid.append(target.path)
+        self.stamped = stamp.page()
+        middle = image.size - (2 << 20)
+        first, *others = source.payload_urls
+        return Flashed(
+            device=target.path,
+            written=middle,
+            zeroed=0,
+            zeroed_by="",
+            direct=True,
+            verified=verify,
+            read_back=middle if verify == "full" else 1 << 20,
+            backup_table_at=size - 33 * 512,
+            seconds=2.0,
+            received={first: image.payload.size, **dict.fromkeys(others, 0)},
+            corrupt={},
+        )
 
 
 @dataclass

@@ -84,9 +84,9 @@ class FakeStorage:
         syncing = []
         for array in arrays:
             for member in array.members:
-                self._need(member)
+                self.size_of(member)
             self.devices[array.path] = array.size
-            clean = all(self._under[member] in self._zeros for member in array.members)
+            clean = all(self._under.get(member, member) in self._zeros for member in array.members)
             syncing += [] if clean else [array.name]
             count = len(array.members)
             sync = "idle" if clean else "resync"
@@ -115,10 +115,21 @@ class FakeStorage:
             self.formats[filesystem.device] = (filesystem.kind, filesystem.uuid)
             progress(number, len(filesystems))
 
+    def reread(self, device: Path, links: Sequence[Path]) -> None:
+        self.calls.append("reread")
+        self.size_of(device)
+
     def release(self) -> None:
         self.calls.append("release")
         self.kernel.arrays.clear()
         self.devices = {path: s for path, s in self.devices.items() if path in self._under}
+
+    def size_of(self, device: Path) -> int:
+        """Return the bytes of a disk, or of what stands on one."""
+        if device in self.disks:
+            return self.disks[device][2]
+        self._need(device)
+        return self.devices[device]
 
     def _need(self, device: Path) -> None:
         if device not in self.devices:

@@ -36,8 +36,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": PORTS
     | {"trust", "oci", "reference", "find", "report", "keyslots", "pin", "target"},
     "sequence": PORTS | {"steps", "target", "pin"},
+    "flashing": PORTS | {"steps"},
     "engine": PORTS | {"steps", "checks", "report"},
-    "resolve": PORTS | {"steps", "checks", "engine", "pin", "sequence"},
+    "resolve": PORTS | {"steps", "checks", "engine", "pin", "flashing", "sequence"},
     "fleet": DATA | {"checks", "resolve"},
     "session": PORTS | {"engine", "find", "report", "resolve", "trust"},
     "server": BOTTOM | {"report", "plan", "payload", "trust"},

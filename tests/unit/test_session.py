@@ -32,7 +32,7 @@ from agent.machine import Machine
 from agent.report.event import Event
 from agent.report.reporter import Reporter
 from agent.report.tail import LogTail
-from agent.resolve import Order, lay_out
+from agent.resolve import Order, esps, lay_out
 from agent.secret import Secret
 from agent.session import Approve, Ended, Outcome, run
 from agent.steps.add_recovery_key import AddRecoveryKey
@@ -116,7 +116,9 @@ def test_the_report_says_what_was_installed_with_the_evidence_of_every_step(host
     report = reported(host)
     assert report["state"] == "installed"
     assert report["live"] == {"kernel": "6.12"}
-    assert report["layout"]["luks"]["uuid"] == str(_luks(orders[0].layout))
+    layout = orders[0].layout
+    assert isinstance(layout, Layout)
+    assert report["layout"]["luks"]["uuid"] == str(_luks(layout))
     assert [disk["serial"] for disk in report["layout"]["disks"]] == ["SN1", "SN2"]
     assert set(report["proofs"]) == {step.name for step in orders[0].steps}
     finished = {e.step: e.evidence for e in host.receiver.events if e.state == "finished"}
@@ -467,6 +469,6 @@ def test_no_key_and_no_token_is_ever_shown_or_left_behind(
     assert "Secret(…)" in repr(order)
 
 
-def test_uuids_of_a_run_are_those_of_the_plans_names() -> None:
-    ended = Ended(Outcome.INSTALLED, plan(), SERVER)
-    assert ended.esps == Names(plan().id, "CZ1234").esps(2)
+def test_the_esps_that_boot_are_those_of_the_plans_names() -> None:
+    done = Marker(plan=plan().id, hostname="h", machine="CZ1234", finished="x")
+    assert esps(plan(), SERVER, done) == Names(plan().id, "CZ1234").esps(2)

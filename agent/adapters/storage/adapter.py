@@ -129,6 +129,8 @@ class BlivetStorage:
 
     def mirror(self, arrays: Sequence[Array]) -> tuple[str, ...]:
         """Create the arrays; return the names of those that must resynchronise."""
+        if self._blivet is None:  # over whole disks, where no table was written
+            self._blivet = self._scanned()
         syncing = []
         for array in arrays:
             members = [self._device(path) for path in array.members]
@@ -144,8 +146,9 @@ class BlivetStorage:
                 erase.blank_ends(command.run, array.path)
         return tuple(syncing)
 
-    def _disk_of(self, partition: Path) -> str:
-        return (self._kernel.block(kernel_name(partition)).resolve()).parent.name
+    def _disk_of(self, device: Path) -> str:
+        name = kernel_name(device)
+        return name if name in self._disks else self._kernel.block(name).resolve().parent.name
 
     def encrypt(self, luks: Luks, key: Secret) -> None:
         """Format as LUKS2 with `key` in keyslot 0, and open it."""
@@ -196,6 +199,12 @@ class BlivetStorage:
                 f"{filesystem.device}: should be {filesystem.kind} {filesystem.uuid}, "
                 f"carries {uuids or 'none'}"
             )
+
+    def reread(self, device: Path, links: Sequence[Path]) -> None:
+        """Have the kernel read the device's table, and wait until udev shows `links`."""
+        real = device.resolve()
+        command.run("udevadm", "lock", "--device", real, "blockdev", "--rereadpt", real)
+        _wait(links)
 
     def release(self) -> None:
         """Unmount, close and stop everything on the disks of this run."""

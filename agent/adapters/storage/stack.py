@@ -35,6 +35,11 @@ class Kernel:
         except OSError:
             return None
 
+    def number(self, name: str) -> int | None:
+        """Return the device number that st_rdev has of a device by this name, None if gone."""
+        major, colon, minor = (self.attribute(name, "dev") or "").partition(":")
+        return os.makedev(int(major), int(minor)) if colon else None
+
     def size(self, name: str) -> int:
         """Return bytes; sysfs counts 512-byte sectors whatever the device's own are."""
         return int(self.attribute(name, "size") or 0) * 512

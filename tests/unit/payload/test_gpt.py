@@ -120,7 +120,7 @@ def test_a_stamp_lies_behind_any_image_that_fits_and_before_the_backup(size: int
     assert at % MIB == 0
     assert size - BEHIND <= at
     assert at + MIB <= size - MIB
-    assert Stamp(UUID(int=1), b"").entry(size).start == at
+    assert Stamp(UUID(int=1), bytes).entry(size).start == at
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=1, max_size=20), st.data())
