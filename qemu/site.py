@@ -30,39 +30,47 @@ KEY = repository() / "build/keys/image.key"
 """Made by `make keys`; its public half is baked into the live image."""
 
 
+FAMILIES = {"dracut": ("sample", IMAGE), "grub": ("sample-grub", "debian13-grub")}
+"""The sample images: where each is built below build/, and what it is called."""
+
+
 @dataclass(frozen=True)
 class Packed:
-    """The sample image as `bedplate pack` wrote it."""
+    """A sample image as `bedplate pack` wrote it."""
 
     directory: Path
+    name: str = IMAGE
 
     @property
     def payload(self) -> Path:
-        return self.directory / f"{IMAGE}.tar.zst"
+        return self.directory / f"{self.name}.tar.zst"
 
     @property
     def manifest(self) -> Path:
-        return self.directory / f"{IMAGE}.json"
+        return self.directory / f"{self.name}.json"
 
     @property
     def signature(self) -> Path:
-        return self.directory / f"{IMAGE}.json.sig"
+        return self.directory / f"{self.name}.json.sig"
 
 
-def packed_sample() -> Packed:
-    """Return the sample image, packed and signed; done anew when the tar or the key changed."""
-    tar = repository() / "build/sample/debian.tar.zst"
+def packed_sample(family: str = "dracut") -> Packed:
+    """Return a sample image, packed and signed; anew when tar, key or packer changed."""
+    built, name = FAMILIES[family]
+    tar = repository() / "build" / built / "debian.tar.zst"
     if not tar.exists() or not KEY.exists():
-        raise RigError(f"{tar} or {KEY} is missing: run make sample keys")
+        raise RigError(f"{tar} or {KEY} is missing: run make keys, image/build sample")
     made = hashlib.sha256(KEY.read_bytes())
     with tar.open("rb") as stream:
         made.update(hashlib.file_digest(stream, "sha256").digest())
-    packed = Packed(repository() / "build/packed" / made.hexdigest()[:16])
+    for source in sorted((repository() / "agent/payload").glob("*.py")):
+        made.update(source.read_bytes())
+    packed = Packed(repository() / "build/packed" / name / made.hexdigest()[:16], name)
     if not packed.manifest.exists():
         shutil.rmtree(packed.directory.parent, ignore_errors=True)
         packed.directory.mkdir(parents=True)
         run(
-            sys.executable, "-m", "agent", "pack", tar, "--name", IMAGE, "--key", KEY,
+            sys.executable, "-m", "agent", "pack", tar, "--name", name, "--key", KEY,
             "--directory", packed.directory, timeout=600,
         )  # fmt: skip
     return packed
@@ -77,11 +85,16 @@ class Site:
 
     def __post_init__(self) -> None:
         self.tang, self.server = self.lab.tang(), self.lab.serve()
-        for source in (self.packed.payload, self.packed.manifest, self.packed.signature):
+        self.offer(self.packed)
+        self.escrow = Keeper.of(self.lab.directory / "escrow")
+
+    def offer(self, packed: Packed) -> str:
+        """Put an image on the deploy server; return where its manifest is for a machine."""
+        for source in (packed.payload, packed.manifest, packed.signature):
             place = self.server.directory / "images" / source.name
             if not place.exists():
                 place.hardlink_to(source)
-        self.escrow = Keeper.of(self.lab.directory / "escrow")
+        return f"{self.server.url}/images/{packed.name}.json"
 
     def plan(self, hardware: Hardware, **changes: Any) -> dict[str, Any]:
         """Return a plan for a machine: mirrored, encrypted, STIG; `changes` replace whole parts."""
