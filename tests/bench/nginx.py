@@ -14,7 +14,6 @@ from pathlib import Path
 from qemu.program import end, mortal
 from tests.bench.errors import BenchError
 from tests.bench.packages import Unpacked
-from tests.bench.process import process_cpu
 
 # tcp_nopush off: on loopback, whose packets are 64 KiB long, Debian's default `on` holds the end of
 # every short answer back for 44 ms, and programs that ask for ranges look ten times slower.
@@ -50,11 +49,7 @@ class Server:
 
     url: str
     pid: int
-
-    def cpu(self) -> float:
-        """Return the CPU seconds its workers took so far."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(process_cpu(int(child)) for child in children)
+    """Of the master; its children do the work."""
 
 
 @contextmanager
