@@ -464,29 +464,38 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     (
         small(image={}),
         [
-            "image.manifest: is missing: where the manifest lies; or give oci, a container by its "
-            "digest"
+            (
+                "image.manifest: is missing: where the manifest lies; or give oci, a container by "
+                "its digest"
+            ),
         ],
     ),
     (
         small(image={"manifest": "oci://registry.example.com/Repo:1"}),
         [
-            'image.manifest: "oci://registry.example.com/Repo:1" has the repository "Repo", must '
-            "be lower-case letters and digits joined by . _ - and /, at most 255 characters"
+            (
+                'image.manifest: "oci://registry.example.com/Repo:1" has the repository "Repo", '
+                "must be lower-case letters and digits joined by . _ - and /, at most 255 "
+                "characters"
+            ),
         ],
     ),
     (
         small(image={"oci": "registry.example.com/repo:latest"}),
         [
-            'image.oci: "registry.example.com/repo:latest" has no digest, and a tag may move '
-            "between check and install: write registry.example.com/repo@sha256:…"
+            (
+                'image.oci: "registry.example.com/repo:latest" has no digest, and a tag may move '
+                "between check and install: write registry.example.com/repo@sha256:…"
+            ),
         ],
     ),
     (
         small(image={"oci": f"registry.example.com/repo@sha256:{'a' * 63}"}),
         [
-            f'image.oci: "oci://registry.example.com/repo@sha256:{"a" * 63}" has the digest '
-            f'"sha256:{"a" * 63}", must be sha256: and 64 hexadecimal digits in lower case'
+            (
+                f'image.oci: "oci://registry.example.com/repo@sha256:{"a" * 63}" has the digest '
+                f'"sha256:{"a" * 63}", must be sha256: and 64 hexadecimal digits in lower case'
+            ),
         ],
     ),
     (
