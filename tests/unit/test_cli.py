@@ -199,6 +199,7 @@ def test_preview_as_json_is_json_whatever_the_plan_and_the_machine(
         ]
     else:
         assert done.exit_code == 4
+        assert isinstance(found, list)
         assert [problem["where"] for problem in shown["problems"]] == [p.where for p in found]
 
 

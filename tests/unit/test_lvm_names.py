@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import Problem
 from agent.layout.lvm import LONGEST, mapper_path, name_problems, volume_name
 from agent.layout.model import Layout
+from agent.layout.whole import Whole
 from agent.resolve import lay_out
 from tests.unit.fakes import SERVER, plan
 
@@ -22,7 +23,9 @@ def placed(*mounts: str, disks: int = 2, group: str = "vg0") -> Layout | list[Pr
     storage = {"preset": "plain", "volumes": volumes, "volume_group": group}
     where = {"serial": ["SN1", "SN2"][:disks]}
     wanted = plan(None, storage=storage, disks={"count": disks, "where": where})
-    return lay_out(wanted, SERVER)
+    found = lay_out(wanted, SERVER)
+    assert not isinstance(found, Whole)
+    return found
 
 
 def refusals(*mounts: str, disks: int = 2, group: str = "vg0") -> list[str]:

@@ -253,6 +253,7 @@ def test_any_plan_on_any_machine_gives_a_layout_or_problems(
             assert found
             assert all(problem.message and "\n" not in str(problem) for problem in found)
             continue
+        assert isinstance(found, Layout)
         shown = json.loads(json.dumps(plain(found)))
         assert _sizes(shown) == [
             [(p.start, p.size) for p in laid.partitions] for laid in found.disks
