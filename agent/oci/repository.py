@@ -16,6 +16,10 @@ from agent.payload.reader import not_encoded
 from agent.payload.trouble import Corrupt, Passing, Trouble, Wrong
 from agent.reference import Reference
 
+SLOWEST = 64 << 10
+"""Bytes a second that an upload must make, from where a chunk takes longer than a request may."""
+LINKING = 300.0
+"""Seconds for a manifest: the registry looks for each of its blobs."""
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -70,7 +74,8 @@ class Repository:
                 raise _refusal(response, "a new blob")
             place = _location(start, response)
         url = f"{place}{'&' if urlsplit(place).query else '?'}digest={digest}"
-        with self._client.ask("PUT", url, _OCTETS, self._seconds, content) as response:
+        seconds = max(self._seconds, len(content) / SLOWEST)
+        with self._client.ask("PUT", url, _OCTETS, seconds, content) as response:
             if response.status != 201:
                 raise _refusal(response, f"blob {digest}")
 
@@ -79,7 +84,8 @@ class Repository:
         named = self._reference.tag or digest_of(content)
         url = f"{self._reference.base}/manifests/{named}"
         kind = {"Content-Type": media_type}
-        with self._client.ask("PUT", url, kind, self._seconds, content) as response:
+        seconds = max(self._seconds, LINKING)
+        with self._client.ask("PUT", url, kind, seconds, content) as response:
             if response.status not in {200, 201}:
                 raise _refusal(response, f"manifest {named}")
 

@@ -10,6 +10,7 @@ import pytest
 from agent.errors import MachineError
 from agent.payload.contents import Kernel
 from agent.resolve import Order, resolve
+from agent.steps.base import Evidence
 from agent.steps.write_image import WriteImage
 from agent.target.contents import Unpacked
 from agent.target.identity import forget
@@ -35,6 +36,7 @@ def test_it_is_surveyed_and_laid_like_a_tree_and_the_report_names_its_layers(
 ) -> None:
     order = decide(host)
     machine = host.machine()
+    evidence: Evidence = {}
     for step in order.steps:
         evidence = step.apply(machine, lambda done, total: None)
         if isinstance(step, WriteImage):
