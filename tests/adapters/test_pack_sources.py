@@ -483,6 +483,22 @@ def test_what_a_disk_has_not_is_said(tree: Path, tmp_path: Path) -> None:
 
 
 @ROOT
+def test_a_program_that_is_missing_among_the_mounts_is_named_too(
+    tree: Path, tmp_path: Path
+) -> None:
+    path = system(tmp_path / "disk", tree, FSTAB)
+    (tmp_path / "bin").mkdir()
+    for name in ("env", "unshare", "sh", "mkdir", "mount", "tar", "head", "find", "grep"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+
+    def without(*argv: Any, pipe_size: int = 0) -> Any:
+        return reading("env", f"PATH={tmp_path}/bin", *argv)
+
+    with pytest.raises(PlanError, match=r"needs mcopy, which is not installed .*: mtools\)"):
+        _drain(path, Wish("tree"), without)
+
+
+@ROOT
 def test_a_root_in_a_subvolume_of_btrfs_is_found(tmp_path: Path, key: SigningKey) -> None:
     whole, part = tmp_path / "disk", tmp_path / "part"
     for path, size in ((whole, 130 * MIB), (part, 120 * MIB)):

@@ -14,8 +14,6 @@ _PACKAGES = {
     "sqfs2tar": "squashfs-tools-ng",
     "qemu-img": "qemu-utils",
     "qemu-nbd": "qemu-utils",
-    "qemu-storage-daemon": "qemu-system-common or qemu-utils",
-    "mcopy": "mtools",
     "unshare": "util-linux",
 }
 """Debian's packages of the programs that sources need."""

@@ -14,7 +14,14 @@ shift 3
 umask 022
 mkdir "$room/root"
 
+needs() {
+    command -v "$1" >/dev/null && return
+    echo "needs $1, which is not installed (Debian's package: $2)" >&2
+    exit 1
+}
+
 if [ -n "$node" ]; then
+    needs qemu-storage-daemon qemu-system-common
     : >"$room/disk"
     mount -t proc proc /proc
     qemu-storage-daemon --blockdev "$node" \
@@ -33,6 +40,7 @@ while [ "$1" != -- ]; do
     offset=$1 size=$2 type=$3 options=$4 point=$room/root$5
     shift 5
     if [ "$type" = vfat ]; then
+        needs mcopy mtools
         # Not by the kernel: not every one has vfat. A partition of this type holds some files to
         # boot from, and they take no more memory than it has room.
         mount -t tmpfs -o "mode=0755,size=$size" bedplate "$point"
