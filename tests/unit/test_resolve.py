@@ -156,7 +156,9 @@ def test_the_disks_own_problems_and_those_of_the_volumes_come_together(host: Fak
 def test_without_encryption_neither_tpm_nor_tang_is_asked(host: FakeHost) -> None:
     host.tpm = FakeTpm(("this machine has no TPM 2.0",))
     host.tang = FakeTang()
-    assert decide(host, unlock=None).layout.luks is None
+    layout = decide(host, unlock=None).layout
+    assert isinstance(layout, Layout)
+    assert layout.luks is None
 
 
 def test_a_policy_without_tang_asks_no_server(host: FakeHost) -> None:
