@@ -43,13 +43,13 @@ def test_a_busy_registry_is_asked_again_not_before_it_said() -> None:
 def test_it_is_given_up_when_patience_is_over_even_if_the_registry_wants_longer() -> None:
     options = FetchOptions(patience=0.3, warn=lambda message: None)
     began = time.monotonic()
-    with pytest.raises(ImageError, match="^r/app: answered 429$"):
+    with pytest.raises(ImageError, match=r"^r/app: answered 429$"):
         patiently(answers(*[Passing("answered 429", rest=100.0)] * 9), "r/app", options)
     assert time.monotonic() - began < 2
 
 
 def test_a_wrong_answer_is_not_asked_for_again() -> None:
-    with pytest.raises(ImageError, match="^r/app: answered 404$"):
+    with pytest.raises(ImageError, match=r"^r/app: answered 404$"):
         patiently(answers(Wrong("answered 404"), "never"), "r/app", FetchOptions())
 
 
