@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import click
 
+from agent.cli.environment import proxies
 from agent.cli.output import json_option, show_json
 from agent.errors import ImageError, PlanError, Problem
 from agent.oci.registries import Registries
@@ -295,7 +296,7 @@ def _keys(given: Sequence[Path]) -> Sequence[PublicKey]:
 
 
 def _options(ca: Path | None) -> FetchOptions:
-    return FetchOptions(ca=ca.read_text() if ca else None, registry=Registries())
+    return FetchOptions(ca=ca.read_text() if ca else None, registry=Registries(), proxies=proxies())
 
 
 @contextmanager

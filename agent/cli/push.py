@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from agent.cli.environment import proxies
 from agent.cli.output import json_option, show_json
 from agent.errors import PlanError, Problem
 from agent.oci.credentials import Credentials, Login
@@ -65,6 +66,7 @@ def push_command(
     options = FetchOptions(
         ca=ca.read_text() if ca else None,
         registry=Registries(_credentials(username, place), "pull,push"),
+        proxies=proxies(),
         warn=lambda message: click.echo(f"bedplate: warning: {message}", err=True),
     )
     began = time.monotonic()

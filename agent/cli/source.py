@@ -11,6 +11,7 @@ from typing import BinaryIO
 import click
 
 from agent.adapters.command import reading
+from agent.cli.environment import proxies
 from agent.errors import ImageError, PlanError, Problem
 from agent.oci.pull import pulled_layers
 from agent.oci.registries import Registries
@@ -40,6 +41,7 @@ def open_source(text: str, wish: Wish, ca: Path | None) -> AbstractContextManage
         options = FetchOptions(
             ca=ca.read_text() if ca else None,
             registry=Registries(),
+            proxies=proxies(),
             warn=lambda message: click.echo(f"bedplate: warning: {message}", err=True),
         )
         return _pulled(text, wish, options)

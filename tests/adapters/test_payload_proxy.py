@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from agent.adapters.images import HttpImages
+from agent.cli import main
 from agent.errors import ImageError
 from agent.payload.fetch import get_manifest
 from agent.payload.options import Access, FetchOptions
@@ -162,3 +164,19 @@ def test_a_plan_s_proxy_counts_more_than_the_live_image_s(sample: Image, tmp_pat
     assert len(ours.asked) == seen
     assert sum("image.tar.zst" in line for line in theirs.asked) == 1
     assert server.requests[-1].headers["Authorization"] == "Bearer t0ken"
+
+
+def test_a_command_takes_the_proxy_of_its_environment(sample: Image, tmp_path: Path) -> None:
+    key = tmp_path / "key.pub"
+    key.write_bytes(sample.key.public.pem)
+    with Crooked(dict(sample.files)) as server, Forwarder(LOGIN) as forwarder:
+        url = server.url("image.json")
+        arguments = ["image", "verify", url, "--trust", str(key), "--json"]
+        through_it = {"http_proxy": forwarder.url.replace("//", f"//{LOGIN}@"), "no_proxy": ""}
+        done = CliRunner().invoke(main, arguments, env=through_it)
+        assert done.exit_code == 0, done.output
+        assert f"GET {url} HTTP/1.1" in forwarder.asked
+        wrong = CliRunner().invoke(main, arguments, env={"http_proxy": "socks5://s3cret@x"})
+    assert wrong.exit_code == 3
+    assert "http_proxy: is not the URL of an http proxy" in wrong.output
+    assert "s3cret" not in wrong.output
