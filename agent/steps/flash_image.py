@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
@@ -18,9 +17,8 @@ from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.stamp import Stamp
 from agent.steps.base import Evidence
+from agent.steps.boot_entries import BY_PARTUUID
 from agent.target import marker
-
-BY_PARTUUID = Path("/dev/disk/by-partuuid")
 
 
 @dataclass(frozen=True)

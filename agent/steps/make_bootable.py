@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,9 +12,10 @@ from uuid import UUID
 
 from agent.errors import StepError
 from agent.inventory.model import Marker
-from agent.layout.model import DiskLayout, Layout, Role
-from agent.machine import BootEntry, Machine, Progress
+from agent.layout.model import Layout, Role
+from agent.machine import Machine, Progress
 from agent.steps.base import Evidence
+from agent.steps.boot_entries import BY_PARTUUID, label, remove_stale
 from agent.steps.esps import mounted_esps
 from agent.steps.prove_target import all_equal, summary
 from agent.target import marker
@@ -25,8 +25,6 @@ from agent.target.esp import Esp
 from agent.target.family import boot_loader
 from agent.target.os_release import os_release
 from agent.target.tree import Tree
-
-BY_PARTUUID = Path("/dev/disk/by-partuuid")
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,9 @@ class MakeBootable:
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)
         loaders = boot_loader(Unpacked(tree)).loaders(tree)
-        removed = self._remove_stale(machine)
+        ours = [disk.partition(Role.ESP).partuuid for disk in self.layout.disks]
+        disks = [disk.disk for disk in self.layout.disks]
+        removed = remove_stale(machine, ours, disks, self.partuuids)
         labels = self._create_entries(machine, os_release(tree).name, loaders[0])
         done = Marker(
             plan=self.plan,
@@ -81,44 +81,19 @@ class MakeBootable:
             "finished": done.finished,
         }
 
-    def _remove_stale(self, machine: Machine) -> tuple[str, ...]:
-        stale = [entry for entry in machine.firmware.entries() if self._is_stale(entry)]
-        for entry in stale:
-            machine.firmware.delete(entry.number)
-        return tuple(entry.label for entry in stale)
-
-    def _is_stale(self, entry: BootEntry) -> bool:
-        """Tell whether an entry is an earlier one of these disks.
-
-        It points to an ESP that we make (the same plan once more), or to a partition that no disk
-        has any longer (it was on these disks before), or carries one of our names for these disks.
-        """
-        if entry.partuuid is not None:
-            ours = {str(disk.partition(Role.ESP).partuuid) for disk in self.layout.disks}
-            if entry.partuuid in ours or not (self.partuuids / entry.partuuid).exists():
-                return True
-        return any(
-            re.fullmatch(rf".* \(disk \d+, {re.escape(_serial(disk))}\)", entry.label)
-            for disk in self.layout.disks
-        )
-
     def _create_entries(self, machine: Machine, system: str, loader: Copy) -> list[str]:
         """Create an entry per disk; the last one created boots first, so disk 1 comes last."""
         labels = []
         for number, disk in reversed(list(enumerate(self.layout.disks, start=1))):
-            label = f"{system} (disk {number}, {_serial(disk)})"
+            named = label(system, number, disk.disk)
             machine.firmware.create(
-                label,
+                named,
                 disk=Path(disk.disk.path),
                 partition=disk.partition(Role.ESP).number,
                 loader="\\" + loader.destination.replace("/", "\\"),
             )
-            labels.append(label)
+            labels.append(named)
         return labels
-
-
-def _serial(disk: DiskLayout) -> str:
-    return disk.disk.serial or disk.disk.wwn or "no serial"
 
 
 @contextlib.contextmanager
