@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.errors import Problem
+from agent.inventory.erasure import Way
 from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.payload.described import Described
@@ -37,6 +38,15 @@ class Storage(Protocol):
 
         Nothing is left that any scanner would find, at either end. Raises before the first write
         unless every device, held open from then on, is the disk that was chosen.
+        """
+
+    def ways_to_erase(self, disk: Disk) -> tuple[Way, ...]:
+        """Return how this disk can erase itself, and why not otherwise; reads only."""
+
+    def secure_erase(self, disk: Disk, way: Way) -> None:
+        """Take apart what stands on the disk and have it erase all of itself.
+
+        Raises before anything is changed unless the device is the disk that was chosen.
         """
 
     def identify(self, disk: Path) -> tuple[str | None, str | None, int]:

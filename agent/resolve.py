@@ -15,6 +15,7 @@ from uuid import UUID
 from agent.checks.base import Check
 from agent.checks.disk_image import DiskImageFits
 from agent.checks.disks import ErasableDisks, UniqueNames
+from agent.checks.erasure import DisksForget, ways
 from agent.checks.escrow import EscrowReady
 from agent.checks.image import ImageFits, PayloadThere
 from agent.checks.machine import AbleMachine, RightMachine, StillValid
@@ -43,6 +44,7 @@ from agent.plan.wish import wish
 from agent.proxy import Proxies
 from agent.sequence import Decided, sequence
 from agent.steps.base import Step
+from agent.steps.secure_erase import SecureErase
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def resolve(
     if not isinstance(image, Problem):
         checks.append(PayloadThere(*image))
     if not isinstance(layout, list):
-        checks += _of_layout(layout, inventory)
+        checks += _of_layout(plan, layout, inventory)
     if not isinstance(layout, list) and not isinstance(image, Problem):
         checks += _of_both(plan, layout, *image)
     found = (*examine(checks, machine, progress), *problems)
@@ -146,6 +148,7 @@ def resolve(
         raise MachineError(problems)
     if isinstance(layout, Whole):
         return _flashed(plan, inventory, layout, image, machine)
+    erasing = _erasing(plan, layout, machine)
     servers = plan.encryption.tang if plan.encryption else ()
     with reading_only():  # a server that answered a moment ago may be gone now
         trusted = tuple(verified(server, machine.tang) for server in servers)
@@ -163,7 +166,7 @@ def resolve(
         )
     )
     boots = Names(plan.id, inventory.name).esps(plan.disks.count)
-    return Order(plan, inventory, image[0], layout, steps, boots)
+    return Order(plan, inventory, image[0], layout, (*erasing, *steps), boots)
 
 
 def _flashed(
@@ -180,7 +183,17 @@ def _flashed(
         table = gpt.parse(machine.images.head(manifest, source))
     flashing = Flashing(plan, inventory, manifest, source, whole, table, machine.root)
     boots = (table.esp.partuuid,) if table.esp else ()
-    return Order(plan, inventory, manifest, whole, flashing.steps(), boots)
+    steps = (*_erasing(plan, whole, machine), *flashing.steps())
+    return Order(plan, inventory, manifest, whole, steps, boots)
+
+
+def _erasing(plan: Plan, layout: Layout | Whole, machine: Machine) -> tuple[Step, ...]:
+    """Return the step by which the disks forget everything, where the plan asks for it."""
+    if plan.disks.secure_erase is None:
+        return ()
+    disks = tuple(laid.disk for laid in layout.disks)
+    with reading_only():
+        return (SecureErase(disks, ways(disks, plan.disks.secure_erase, machine)),)
 
 
 def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
@@ -197,9 +210,11 @@ def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
         yield EscrowReady(plan.encryption.recovery.escrow_to)
 
 
-def _of_layout(layout: Layout | Whole, inventory: Inventory) -> Iterator[Check]:
+def _of_layout(plan: Plan, layout: Layout | Whole, inventory: Inventory) -> Iterator[Check]:
     chosen = tuple(laid.disk for laid in layout.disks)
     yield ErasableDisks(chosen)
+    if plan.disks.secure_erase is not None:
+        yield DisksForget(chosen, plan.disks.secure_erase)
     if isinstance(layout, Layout):
         yield UniqueNames(layout, _others(chosen, inventory))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyudev
 
 from agent.adapters import command
+from agent.adapters.age import last_used
 from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
 from agent.errors import CommandError, StepError
@@ -124,6 +125,7 @@ class DiskReader:
         return Content(
             device=str(node(name)), kind=kind, label=label or None, uuid=uuid or None,
             size=self.kernel.size(name), partition_name=called or None,
+            last_used=last_used(node(name), kind, signature.offset) if signature else None,
         )  # fmt: skip
 
     def _partition_names(self, disk: str) -> dict[str, str]:

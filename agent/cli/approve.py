@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 
@@ -36,14 +37,14 @@ def _typed(disk: Disk) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     click.echo(f"{disk} will be ERASED:", err=True)
-    for line in list(losses(disk)) or ["it is blank"]:
+    for line in list(losses(disk, datetime.now(UTC))) or ["it is blank"]:
         click.echo(f"  {line}", err=True)
     answer: str = click.prompt(f"type {disk.serial or disk.path} to go on", err=True, default="")
     return answer in names(disk)
 
 
 def _refusal(disk: Disk) -> Problem:
-    lost = "; ".join(losses(disk)) or "it is blank"
+    lost = "; ".join(losses(disk, datetime.now(UTC))) or "it is blank"
     return Problem(
         str(disk), f"would be erased ({lost}): say so with --erase {disk.serial or disk.path}"
     )

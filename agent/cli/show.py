@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from agent.cli.output import show_json
@@ -35,7 +37,7 @@ def _show_disk(disk: Disk) -> None:
     click.echo(f"disk      {disk}  {gib(disk.size)}  {disk.transport}")
     if disk.marker is not None:
         click.echo(f"            installed by plan {disk.marker.plan} at {disk.marker.finished}")
-    for line in list(losses(disk)) or ["blank"]:
+    for line in list(losses(disk, datetime.now(UTC))) or ["blank"]:
         click.echo(f"            {line}")
     for use in disk.in_use:
         click.echo(f"            in use: {use}")
@@ -51,7 +53,7 @@ def show_layout(layout: Layout | Whole, plan: Plan, *, as_json: bool) -> None:
     if plan.encryption is not None:
         click.echo(f"unlock: {plan.encryption.unlock}")
     for laid in layout.disks:
-        for line in losses(laid.disk):
+        for line in losses(laid.disk, datetime.now(UTC)):
             click.echo(f"LOST: {line}")
     for deviation in layout.deviations:
         click.echo(deviation)

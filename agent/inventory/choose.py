@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from agent.errors import Problem
+from agent.inventory.content import described
 from agent.inventory.model import Disk, Inventory
 from agent.layout.extents import gib
 from agent.plan.disks import Disks, Where
@@ -137,10 +138,9 @@ def may_erase(disk: Disk, erase: str, machine: str) -> Problem | None:
             return None
         lies = "is blank" if disk.blank else "carries no finished installation of this machine"
         return Problem(str(disk), f"{lies}; disks.erase: owned allows nothing else")
-    first = "; ".join(
-        f"{content.device} {content.kind}" + (f' "{content.label}"' if content.label else "")
-        for content in disk.content[:4]
-    )
+    first = "; ".join(described(content) for content in disk.content[:4])
+    more = len(disk.content) - 4
+    first += f"; and {more} more" if more > 0 else ""
     return Problem(
         str(disk),
         f"holds foreign data ({first}); nothing was touched: set disks.erase: any to destroy it",

@@ -6,6 +6,7 @@ can be tried on a laptop against a machine that is far away. Sizes are bytes.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 from uuid import UUID
@@ -45,6 +46,8 @@ class Content(Fact):
     uuid: str | None = None
     size: int
     partition_name: Label | None = None
+    last_used: datetime | None = None
+    """When it was last mounted or written, where it says so itself."""
 
 
 class Marker(Fact):
@@ -110,7 +113,10 @@ class Disk(Fact):
         Of a whole-disk image one does, or the array that it was on; or it is not complete.
         """
         names = [c.partition_name for c in self.content if c.partition_name is not None]
-        if bool(names) and all(name.startswith("bedplate-") for name in names):
+        parts = [found for found in self.content if found.device != self.path]
+        whole = {found.kind for found in self.content if found.device == self.path}
+        named = all((part.partition_name or "").startswith("bedplate-") for part in parts)
+        if parts and named and whole <= {"gpt", "PMBR"}:
             return True
         return IMAGE in names or any(
             c.kind == IMAGE or (c.kind == "linux_raid_member" and _array(c.label) == IMAGE)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from agent.inventory.model import Content, Disk
+from agent.inventory.content import described
+from agent.inventory.model import Disk
 from agent.layout import whole
 from agent.layout.extents import gib, unused
 from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Partition, Role
@@ -66,19 +68,10 @@ def _root(layout: Layout) -> Iterator[str]:
         yield f"    {'(free)':<14}{gib(group.free):>11}"
 
 
-def losses(disk: Disk) -> Iterator[str]:
-    """Yield what erasing the disk destroys, one line each; nothing for a blank one."""
+def losses(disk: Disk, now: datetime | None = None) -> Iterator[str]:
+    """Yield what erasing the disk destroys, one line each with its age at `now`; none if blank."""
     for content in disk.content:
-        yield f"{content.device}: {_named(content)}"
-
-
-def _named(content: Content) -> str:
-    words = [content.kind, gib(content.size)]
-    if content.label:
-        words.append(f'label "{content.label}"')
-    if content.partition_name:
-        words.append(f'partition name "{content.partition_name}"')
-    return ", ".join(words)
+        yield described(content, now)
 
 
 def plain(layout: Layout | Whole) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from agent.plan.text import AbsolutePath, Word
 
 Transport = Literal["nvme", "sata", "sas", "scsi", "virtio", "usb", "mmc", "fc", "iscsi", "nvmeof"]
 Erase = Literal["refuse-foreign", "owned", "any"]
+SecureEraseBy = Literal["auto", "nvme-sanitize", "nvme-format", "ata", "discard"]
+_WAYS = ("auto", "nvme-sanitize", "nvme-format", "ata", "discard")
 
 T = TypeVar("T")
 # One value, or a list of at least one.
@@ -73,7 +75,7 @@ class Disks(Part):
     serial, WWN and size, is looked at once more on the open device just before the first write.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"data", "secure_erase"})
+    later: ClassVar[frozenset[str]] = frozenset({"data"})
     example: ClassVar[str] = """\
 count: 2
 where: {transport: nvme, size: ">= 400 GB"}
@@ -94,6 +96,13 @@ erase: refuse-foreign
         description="what may be destroyed: `refuse-foreign` takes disks that are blank or carry "
         "an installation of ours, `owned` only those with an installation of ours on this machine, "
         "`any` whatever matches",
+    )
+    secure_erase: Annotated[SecureEraseBy, one_of(_WAYS)] | None = Field(
+        None,
+        description="have each disk forget all that it ever held, before it is used: by NVMe "
+        "sanitize or format, by ATA security erase, by discarding every block; `auto` takes for "
+        "each disk the first of these that it can. A disk that cannot is a problem. May take hours "
+        "on spinning disks; without it the disks are erased as far as any scanner looks",
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:

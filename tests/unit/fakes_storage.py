@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent.errors import StepError
+from agent.inventory.erasure import Way
 from agent.inventory.identity import Identity, differences
 from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
@@ -51,6 +52,8 @@ class FakeStorage:
     keys: dict[Path, Secret] = field(default_factory=dict)
     tables: dict[Path, DiskLayout] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    ways: dict[str, tuple[Way, ...]] = field(default_factory=dict)
+    """How each disk, by path, can erase itself."""
     _zeros: set[Path] = field(default_factory=set)
     _under: dict[Path, Path] = field(default_factory=dict)
 
@@ -59,10 +62,21 @@ class FakeStorage:
             raise StepError(f"{disk}: is gone")
         return self.disks[disk]
 
-    def clear(self, disks: Sequence[Disk]) -> tuple[str, ...]:
+    def ways_to_erase(self, disk: Disk) -> tuple[Way, ...]:
+        return self.ways.get(disk.path, ())
+
+    def secure_erase(self, disk: Disk, way: Way) -> None:
+        self._verify([disk])
+        self.calls.append(f"secure_erase {way.method}")
+        self.content.pop(Path(disk.path), None)
+
+    def _verify(self, disks: Sequence[Disk]) -> None:
         for disk in disks:
             if changed := "; ".join(differences(disk, self.identify(Path(disk.path)))):
                 raise StepError(f"{disk.path}: is not the disk that was chosen: {changed}")
+
+    def clear(self, disks: Sequence[Disk]) -> tuple[str, ...]:
+        self._verify(disks)
         self.calls.append("clear")
         paths = [Path(disk.path) for disk in disks]
         self._zeros = {path for path in paths if path in self.zeroing}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from agent.errors import Problem
 from agent.inventory.choose import choose, may_erase, reasons_against, same_device
 from agent.inventory.model import Content, Disk, Firmware, Inventory, Marker
+from agent.layout.picture import losses
 from agent.plan.disks import Disks
 
 GB = 10**9
@@ -220,8 +222,13 @@ def test_the_choice_does_not_depend_on_the_order_of_discovery(disks: list[Disk])
     assert choose(machine(*disks), want(2)) == (NVME, SATA)
 
 
+THEN = datetime(2026, 11, 20, 23, tzinfo=UTC)
 FOREIGN = SATA.model_copy(
-    update={"content": (Content(device="/dev/sda1", kind="ext4", label="pgdata", size=GB),)}
+    update={
+        "content": (
+            Content(device="/dev/sda1", kind="ext4", label="pgdata", size=GB, last_used=THEN),
+        )
+    }
 )
 OURS = SATA.model_copy(
     update={
@@ -236,7 +243,7 @@ OURS = SATA.model_copy(
 def test_foreign_data_is_refused_by_default_and_named() -> None:
     problem = may_erase(FOREIGN, "refuse-foreign", "m")
     assert problem is not None
-    assert '/dev/sda1 ext4 "pgdata"' in problem.message
+    assert '/dev/sda1: ext4, 954 MiB, label "pgdata", last used 2026-11-20' in problem.message
     assert "disks.erase: any" in problem.message
     assert may_erase(FOREIGN, "any", "m") is None
 
@@ -244,6 +251,44 @@ def test_foreign_data_is_refused_by_default_and_named() -> None:
 def test_blank_disks_and_our_own_leftovers_may_be_erased_by_default() -> None:
     assert may_erase(SATA, "refuse-foreign", "m") is None
     assert may_erase(OURS, "refuse-foreign", "m") is None
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        Content(device="/dev/sda2", kind="ext4", size=GB),
+        Content(device="/dev/sda2", kind="ext4", size=GB, partition_name="data"),
+        Content(device="/dev/sda", kind="zfs_member", size=GB),
+    ],
+)
+def test_a_disk_of_ours_with_something_of_others_beside_is_foreign(stranger: Content) -> None:
+    mixed = OURS.model_copy(update={"content": (*OURS.content, stranger)})
+    assert may_erase(mixed, "refuse-foreign", "m") is not None
+
+
+def test_a_disk_full_of_partitions_is_named_by_the_first_and_a_count() -> None:
+    full = SATA.model_copy(update={"content": FOREIGN.content * 6})
+    problem = may_erase(full, "refuse-foreign", "m")
+    assert problem is not None
+    assert problem.message.count("/dev/sda1") == 4
+    assert "; and 2 more)" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (timedelta(minutes=119), "within the last two hours"),
+        (timedelta(hours=47), "47 hours ago"),
+        (timedelta(days=2), "2 days ago"),
+        (timedelta(days=75), "2 months ago"),
+        (timedelta(days=729), "23 months ago"),
+        (timedelta(days=1500), "4 years ago"),
+        (-timedelta(hours=3), "within the last two hours"),
+    ],
+)
+def test_what_will_be_lost_has_its_age(passed: timedelta, words: str) -> None:
+    (line,) = losses(FOREIGN, THEN + passed)
+    assert line.endswith(f'label "pgdata", last used 2026-11-20, {words}')
 
 
 def test_owned_takes_only_a_finished_installation_of_this_machine() -> None:

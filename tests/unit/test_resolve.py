@@ -140,7 +140,7 @@ def test_foreign_data_is_refused_by_name_unless_the_plan_gives_it_up(host: FakeH
     foreign = Content(device="/dev/vda2", kind="xfs", label="precious", size=GIB)
     inventory = with_disks(changed(DISKS[0], content=(foreign,)), DISKS[1])
     (problem,) = problems(host, inventory)
-    assert 'holds foreign data (/dev/vda2 xfs "precious")' in problem
+    assert 'holds foreign data (/dev/vda2: xfs, 1.0 GiB, label "precious")' in problem
     order = decide(host, inventory, disks={"count": 2, "erase": "any"})
     assert order.summary()["lost"] == ['/dev/vda2: xfs, 1.0 GiB, label "precious"']
     assert host.untouched

@@ -4,6 +4,7 @@
     hold       keep the disks open, and verify on the descriptor that they are the chosen ones
     dismantle  take that apart, top down
     erase      leave nothing on a device that a scanner would find; prove what reads zeros
+    secure     have a disk erase all of itself, by its own commands
     table      the GPT, written once with the identities that were chosen
     devices    blivet's classes, taught to keep names and UUIDs that were chosen
     plain      btrfs and swap, by their own programs

@@ -31,8 +31,10 @@ from agent.adapters.storage.devices import (
 )
 from agent.adapters.storage.dismantle import Dismantler
 from agent.adapters.storage.hold import held
+from agent.adapters.storage.secure import SecureEraser
 from agent.adapters.storage.stack import Kernel, kernel_name, node
 from agent.errors import StepError
+from agent.inventory.erasure import Way
 from agent.inventory.model import Disk
 from agent.layout.model import Array, DiskLayout, FileSystem, Luks, VolumeGroup
 from agent.machine import Progress
@@ -77,6 +79,19 @@ class BlivetStorage:
         _settle()
         return (*dict.fromkeys(found), *closed)
 
+    def ways_to_erase(self, disk: Disk) -> tuple[Way, ...]:
+        """Return how this disk can erase itself, and why not otherwise; reads only."""
+        return SecureEraser(kernel=self._kernel).ways(kernel_name(Path(disk.path)))
+
+    def secure_erase(self, disk: Disk, way: Way) -> None:
+        """Take apart what stands on the disk and have it erase all of itself."""
+        with held([disk], self._kernel):
+            name = kernel_name(Path(disk.path))
+            self._dismantler.take_apart([name])
+            SecureEraser(kernel=self._kernel).erase(name, way)
+            self._forget_partitions(name)
+        _settle()
+
     def _list(self, disk: str) -> Iterator[str]:
         for name in (*self._kernel.above(disk), disk):
             for found in erase.distinct(erase.signatures(command.run, node(name))):
@@ -90,10 +105,13 @@ class BlivetStorage:
         for part in self._kernel.partitions(disk):
             erase.blank_ends(command.run, node(part))
         erase.blank_ends(command.run, node(disk))
-        # Locked, or udev's own look at the old partitions makes the kernel refuse (EBUSY).
-        command.run("udevadm", "lock", "--device", node(disk), "blockdev", "--rereadpt", node(disk))
+        self._forget_partitions(disk)
         if erase.reads_zeros(command.run, command.attempt, node(disk)):
             self._zeros.add(disk)
+
+    def _forget_partitions(self, disk: str) -> None:
+        # Locked, or udev's own look at the old partitions makes the kernel refuse (EBUSY).
+        command.run("udevadm", "lock", "--device", node(disk), "blockdev", "--rereadpt", node(disk))
 
     def partition(self, disks: Sequence[DiskLayout]) -> None:
         """Write the tables, wait for every partition by its PARTUUID, and blank its ends."""

@@ -91,10 +91,11 @@ def reads_zeros(run: Run, attempt: Attempt, device: Path) -> bool:
     on as WRITE ZEROES or refuses: block/fops.c, blkdev_fallocate) needs no such proof, but is
     given up when it turns out to be as slow as writing.
     """
-    return _discarded(attempt, device) or _zeroed(attempt, device)
+    return discarded(attempt, device) or _zeroed(attempt, device)
 
 
-def _discarded(attempt: Attempt, device: Path) -> bool:
+def discarded(attempt: Attempt, device: Path) -> bool:
+    """Discard the whole device; say whether marks that were written first are gone afterwards."""
     with _opened(device) as (descriptor, size):
         places = _canaries(size)
         for place in places:

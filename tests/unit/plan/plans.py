@@ -162,7 +162,11 @@ where = optional(
 )
 disks = st.fixed_dictionaries(
     {"count": st.sampled_from([1, 2, 3])},
-    optional={"where": where, "erase": st.sampled_from(["refuse-foreign", "owned", "any"])},
+    optional={
+        "where": where,
+        "erase": st.sampled_from(["refuse-foreign", "owned", "any"]),
+        "secure_erase": st.sampled_from(["auto", "nvme-sanitize", "nvme-format", "ata", "discard"]),
+    },
 )
 
 

@@ -179,7 +179,14 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (small(disks={"count": True}), ["disks.count: true is not one of 1, 2, 3"]),
     (small(disks={"count": "2"}), ['disks.count: "2" is not one of 1, 2, 3: did you mean 2?']),
-    (small(disks={"count": 1, "secure_erase": True}), [f"disks.secure_erase: {NOT_YET}"]),
+    (small(disks={"count": 1, "data": []}), [f"disks.data: {NOT_YET}"]),
+    (
+        small(disks={"count": 1, "secure_erase": "nvme"}),
+        [
+            'disks.secure_erase: "nvme" is not one of auto, nvme-sanitize, nvme-format, ata, '
+            "discard",
+        ],
+    ),
     (small(disks=[]), ["disks: must be a mapping of keys, is a list"]),
     (
         small(disks={"count": 1, "on_different_controllers": True}),
