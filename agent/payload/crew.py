@@ -21,7 +21,7 @@ from agent.payload.options import FetchOptions
 
 MEMORY = 24 << 20
 """Bytes of image under way: with large chunks there are fewer threads."""
-FRAMES = 2 << 20
+FRAMES = 3 << 19
 """Bytes of frames under way for each thread; those that did not compress have to queue."""
 
 SPARE = 2

@@ -22,7 +22,7 @@ from agent.payload.manifest import Chunk
 
 PIECE = 256 << 20
 """Bytes of one request, so that a run that failed elsewhere does not wait for long."""
-WRITTEN = 4 << 20
+WRITTEN = 1 << 20
 HOW = ("punch hole", "zero out", "written")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 _BLKZEROOUT = 0x127F
