@@ -1,6 +1,7 @@
 """Members that are held back while an archive is rewritten: the headers of links and directories.
 
-In memory up to 16 MiB, then in a file that has no name; 40 bytes of memory for each besides.
+In memory up to 16 MiB, then in a file that has no name; besides some 40 bytes of memory for each
+link and 150 for each directory.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +17,6 @@ from typing import Self
 from agent.payload.frames import Content
 
 _IN_MEMORY = 16 << 20
-_LINK = 0
 
 
 class HeldBack:
@@ -28,8 +29,10 @@ class HeldBack:
         )
         self._size = 0
         # For each member: where it is here, its length, how many bytes of what was not held back
-        # came before it, its priority as a place to cut, and its depth (from 1) or `_LINK`.
-        self._rows = tuple(array("Q") for _ in range(5))
+        # came before it, and its priority as a place to cut.
+        self._rows = tuple(array("Q") for _ in range(4))
+        self._links = array("Q")
+        self._directories: list[tuple[bytes, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -43,24 +46,27 @@ class HeldBack:
         self._spool.close()
 
     def link(self, header: Content, *, after: int, priority: int) -> None:
-        self._add(header, after, priority, _LINK)
+        """Hold a hard link that comes when `after` bytes of the others have."""
+        self._links.append(self._add(header, after, priority))
 
-    def directory(self, header: Content, *, after: int, priority: int, depth: int) -> None:
-        """Hold a directory that lies below `depth` others."""
-        self._add(header, after, priority, depth + 1)
+    def directory(self, header: Content, *, after: int, priority: int, name: bytes) -> None:
+        """Hold a directory, in the same way."""
+        self._directories.append((name.replace(b"/", b"\0"), self._add(header, after, priority)))
 
     def tail(self) -> Iterator[tuple[bytes, int]]:
-        """Yield headers and priorities: the links, then the directories, parents first."""
-        starts, lengths, _, priorities, depths = self._rows
-        links = (number for number, depth in enumerate(depths) if depth == _LINK)
-        directories = [number for number, depth in enumerate(depths) if depth != _LINK]
-        for numbers in (links, sorted(directories, key=lambda number: depths[number])):
-            for number in numbers:
-                yield self._read(starts[number], lengths[number]), priorities[number]
+        """Yield headers and priorities: the links as given, then the directories.
+
+        Those go by name, with all that lies below one next to it: GNU tar sets the times of a
+        directory when it comes to one that lies elsewhere.
+        """
+        starts, lengths, _, priorities = self._rows
+        self._directories.sort()
+        for number in chain(self._links, (number for _, number in self._directories)):
+            yield self._read(starts[number], lengths[number]), priorities[number]
 
     def woven(self, others: Iterable[Content]) -> Iterator[Content]:
         """Yield the archive as it was, `others` being all that was not held back."""
-        starts, lengths, afters, _, _ = self._rows
+        starts, lengths, afters, _ = self._rows
         given, numbers = 0, iter(range(len(starts)))
         number = next(numbers, None)
         for content in others:
@@ -77,13 +83,14 @@ class HeldBack:
             yield self._read(starts[number], lengths[number])
             number = next(numbers, None)
 
-    def _add(self, header: Content, after: int, priority: int, depth: int) -> None:
+    def _add(self, header: Content, after: int, priority: int) -> int:
         self._spool.seek(self._size)
         self._spool.write(header)
-        row = (self._size, len(header), after, priority, depth)
+        row = (self._size, len(header), after, priority)
         for column, value in zip(self._rows, row, strict=True):
             column.append(value)
         self._size += len(header)
+        return len(self._rows[0]) - 1
 
     def _read(self, start: int, length: int) -> bytes:
         self._spool.seek(start)

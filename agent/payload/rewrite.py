@@ -21,8 +21,6 @@ from agent.payload.order import Order
 from agent.payload.survey import Survey, wanted
 from agent.payload.tar import Member, TarReader
 
-_ZEROS = 1 << 20
-
 
 class Rewriting:
     """One pass over one archive. A context that lets go of what is held back.
@@ -36,7 +34,7 @@ class Rewriting:
         self.survey = Survey()
         self.reason = ""
         self.tail: int | None = None
-        self._move, self._overlay = move, overlay
+        self._chunk_size, self._move, self._overlay = chunk_size, move, overlay
         self._order = Order()
         self._held = HeldBack(work)
         self._cutter = Cutter(chunk_size)
@@ -75,7 +73,7 @@ class Rewriting:
         """Yield what was read of the archive, `pieces` being what was made of it."""
         yield from self._held.woven(pieces)
         yield self._pending
-        yield from _zeros(self._zeros)
+        yield from _zeros(self._zeros, self._chunk_size)
 
     @property
     def dated(self) -> int:
@@ -133,8 +131,7 @@ class Rewriting:
         if member.type == "hardlink":
             self._held.link(header, after=after, priority=digest64(name))
         else:
-            depth = name.count(b"/") + bool(name)
-            self._held.directory(header, after=after, priority=digest64(name), depth=depth)
+            self._held.directory(header, after=after, priority=digest64(name), name=name)
 
     def _end(self) -> Iterator[Piece]:
         """Yield the tail, if members may be moved, and the blocks that end the archive."""
@@ -145,15 +142,13 @@ class Rewriting:
                 self._cutter.mark(priority, len(header))
                 self._cutter.feed(header)
                 yield from self._cutter.taken()
-        for zeros in _zeros(self._zeros):
+        for zeros in _zeros(self._zeros, self._chunk_size):
             self._cutter.mark(0, len(zeros))
             self._cutter.feed(zeros)
             yield from self._cutter.taken()
 
 
-def _zeros(size: int) -> Iterator[bytes]:
-    zeros = bytes(min(size, _ZEROS))
-    while size:
-        step = min(size, _ZEROS)
-        yield zeros[:step]
-        size -= step
+def _zeros(size: int, most: int) -> Iterator[bytes]:
+    zeros = bytes(min(size, most))
+    for start in range(0, size, most):
+        yield zeros[: size - start]
