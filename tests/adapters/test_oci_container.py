@@ -275,3 +275,20 @@ def test_the_images_port_lays_a_container_into_the_target(
     assert not (tmp_path / "etc/gone").exists()
     assert sorted(path.name for path in (tmp_path / "opt/product").iterdir()) == ["three"]
     assert told[-1] == (surveyed.size, surveyed.size)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="tar runs in a mount namespace of its own")
+def test_laying_a_layer_that_changed_fails_and_none_of_the_bad_block_is_in_the_target(
+    running: Registry, tmp_path: Path
+) -> None:
+    images = HttpImages([])
+    surveyed, source = images.survey(str(put(f"{running}/lay:1", [(TAR, base())])))
+    (layer,) = source.layers
+    stored = bytearray(running.blob(layer).read_bytes())
+    stored[BLOCK + 10_000] ^= 1
+    named = pytest.raises(ImageError, match=f"layer {layer}: bytes {BLOCK} to")
+    with changed(running.blob(layer), bytes(stored)), named:
+        images.lay(surveyed, source, tmp_path, lambda done, total: None)
+    big = tmp_path / "var/cache/big"
+    assert not big.exists() or NOISE.startswith(big.read_bytes().rstrip(b"\0"))
+    assert not (tmp_path / "opt/product/one").exists()
