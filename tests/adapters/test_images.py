@@ -11,6 +11,7 @@ import pytest
 from agent.adapters.images import HttpImages
 from agent.errors import ImageError
 from agent.payload.sign import keygen
+from agent.steps.write_image import mirrors_of
 from tests.adapters.crooked import Crooked, Flip, Status, always, for_path
 from tests.unit.payload.images import Image, image
 
@@ -74,10 +75,32 @@ def test_laying_writes_the_tree_and_counts_its_bytes(
 ) -> None:
     told: list[tuple[int, int]] = []
     manifest, source = images.find([server.url("image.json")])
-    images.lay(manifest, source, tmp_path, lambda done, total: told.append((done, total)))
+    tally = images.lay(manifest, source, tmp_path, lambda done, total: told.append((done, total)))
     assert b"trixie" in (tmp_path / "etc/os-release").read_bytes()
     assert (tmp_path / "var/zeros").stat().st_size == 5 * manifest.chunk_size
     assert told[-1] == (manifest.size, manifest.size)
+    fetched = sum(chunk.stored for chunk in manifest.chunks if not chunk.zero)
+    assert mirrors_of(tally) == [
+        {"url": server.url("image.tar.zst"), "bytes": fetched, "corrupt": 0}
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="tar runs in a mount namespace of its own")
+def test_a_mirror_that_sent_a_bad_chunk_is_in_the_report_though_the_tree_is_right(
+    images: HttpImages, packed: Image, server: Crooked, tmp_path: Path
+) -> None:
+    with Crooked(dict(packed.files)) as good:
+        urls = [server.url("image.json"), good.url("image.json")]
+        manifest, source = images.find(urls)
+        server.script = always(Flip())
+        tally = images.lay(manifest, source, tmp_path, lambda done, total: None)
+    assert b"trixie" in (tmp_path / "etc/os-release").read_bytes()
+    bad, well = mirrors_of(tally)
+    assert isinstance(bad, dict)
+    assert isinstance(well, dict)
+    assert (bad["url"], bad["bytes"]) == (server.url("image.tar.zst"), 0)
+    assert 1 <= int(str(bad["corrupt"])) <= 10  # one for each connection at most
+    assert well["corrupt"] == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="tar runs in a mount namespace of its own")

@@ -72,7 +72,7 @@ def test_a_mirror_ten_times_slower_does_not_hold_up_the_stream(long: Image) -> N
     assert seconds < alone + 1.0
 
 
-@pytest.mark.parametrize("fault", [Trickle(after=300), Stall(300)], ids=str)
+@pytest.mark.parametrize("fault", [Trickle(after=60), Stall(60)], ids=str)
 def test_a_trickle_is_left_for_a_mirror_that_is_faster_long_before_it_is_given_up(
     long: Image, fault: Trickle | Stall
 ) -> None:
