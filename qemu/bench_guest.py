@@ -1,4 +1,4 @@
-"""Runs in the live system for `make bench`: one round of ours, or of the shell pipe.
+"""Runs in the live system for `make bench-vm`: one round of ours, or of the shell pipe.
 
     python3 bench_guest.py ours|pipe MANIFEST-URL ROOT
 
