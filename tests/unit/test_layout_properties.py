@@ -1,0 +1,222 @@
+"""Whatever the machine and the plan: a sound layout with every mount asked for, or problems.
+
+The plans go through the parser's types and the disks through the choice, as in a preview.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from agent.adapters.storage.table import script
+from agent.inventory.choose import same_device
+from agent.inventory.model import Content, Disk, Firmware, Inventory
+from agent.layout.extents import GIB, MIB, smallest_esp
+from agent.layout.model import Layout
+from agent.layout.picture import losses, plain, tree
+from agent.layout.whole import Whole
+from agent.plan.catalog import BUILT_IN
+from agent.plan.filesystem import SMALLEST
+from agent.plan.model import Plan
+from agent.plan.size import Percent
+from agent.plan.wish import StorageWish, wish
+from agent.resolve import lay_out
+from agent.target.fstab import fstab
+from agent.target.mdadm_conf import mdadm_conf
+from tests.unit.plan.plans import encrypted, optional, options, shares
+
+EXTENT = 4 * MIB
+LARGEST = 32 * 10**12
+# Any size at all, sizes where presets begin to fit, and sizes that fit.
+ANY = st.integers(1, 44).flatmap(lambda bits: st.integers(1, 1 << bits))
+SIZES = st.one_of(
+    *(st.integers(32 * 10**9, largest) for largest in (10**11, 10**12, LARGEST)),
+    st.integers(6 * GIB, 40 * GIB),
+    ANY,
+).map(lambda size: min(size, LARGEST) // 4096 * 4096)
+
+
+ONE_IN_FIVE = st.integers(0, 4).map(lambda number: number == 4)
+
+
+@st.composite
+def disks(draw: st.DrawFn, number: int) -> Disk:
+    foreign = draw(ONE_IN_FIVE)
+    content = Content(device=f"/dev/sd{number}1", kind="xfs", size=1, label="x")
+    return Disk(
+        path=f"/dev/sd{number}",
+        serial=draw(st.sampled_from([f"S{number}", None])),
+        wwn="0x5f" if draw(ONE_IN_FIVE) else draw(st.sampled_from([f"0x5{number}", None])),
+        size=draw(SIZES),
+        sector_size=draw(st.sampled_from([512, 4096])),
+        transport=draw(st.sampled_from(["nvme", "sata", "sas"])),
+        rotational=draw(ONE_IN_FIVE),
+        content=(content,) if foreign else (),
+        controller=draw(st.sampled_from([None, "/sys/a", "/sys/b"])),
+    )
+
+
+@st.composite
+def machines(draw: st.DrawFn, wanted: int) -> Inventory:
+    count = draw(st.integers(0, 5)) if draw(ONE_IN_FIVE) else wanted
+    found = tuple(draw(disks(number)) for number in range(count))
+    return Inventory(firmware=Firmware(uefi=True), memory=4 * GIB, disks=found)
+
+
+USUAL = ("/", "/home", "/var", "/var/log/audit", "/srv", "/srv/a", "/opt/b")
+CLASHING = ("/swap", "/boot/efi2", "/srv_a")
+SOME = st.integers(16 * MIB, 9 * GIB)
+OWN = {
+    "name": "ours",
+    "extends": "stig-rhel9",
+    "volumes": [{"mount": "/srv", "size": "1 GiB"}, {"mount": "/home", "without": ["noexec"]}],
+    "boot": {"size": "512 MiB"},
+    "without": ["/var/tmp"],
+}
+
+
+@st.composite
+def storages(draw: st.DrawFn) -> dict[str, Any]:
+    volumes: list[dict[str, Any]] = []
+    mounts = (*USUAL, *CLASHING) if draw(ONE_IN_FIVE) else USUAL
+    for mount in draw(st.lists(st.sampled_from(mounts), unique=True, max_size=4)):
+        kind = draw(st.sampled_from(["size", "share", "grow"]))
+        volume: dict[str, Any] = {"mount": mount, **draw(optional(options=options))}
+        if kind == "size":
+            volume["size"] = draw(st.integers(512 * MIB, 40 * GIB))
+        else:
+            volume |= (
+                {"grow": draw(st.integers(1, 9))} if kind == "grow" else {"size": draw(shares)}
+            )
+            volume |= draw(optional(min=st.integers(1, 9 * GIB), max=st.integers(9 * GIB, 1 << 44)))
+        volume |= draw(optional(filesystem=st.sampled_from(["xfs", "ext4", "btrfs"])))
+        volumes.append(volume)
+    own: dict[str, Any] = {**OWN, "esp": {"size": "64 MiB"}} if draw(ONE_IN_FIVE) else OWN
+    return {
+        "preset": draw(st.sampled_from([*BUILT_IN, own, own])),
+        "volumes": volumes,
+        **draw(
+            optional(
+                leave=shares | SOME,
+                swap=shares | SOME,
+                zram=shares | SOME,
+                filesystem=st.sampled_from(["xfs", "ext4", "btrfs"]),
+            )
+        ),
+    }
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    count = draw(st.sampled_from([1, 2, 3]))
+    content = {
+        **encrypted(),
+        "disks": {
+            "count": count,
+            "erase": draw(st.sampled_from(["any", "any", "any", "refuse-foreign", "owned"])),
+            "where": {"rotational": False} if draw(ONE_IN_FIVE) else {},
+        },
+        "storage": draw(storages()),
+    }
+    if content["storage"].get("swap") is None and draw(st.booleans()):
+        del content["encryption"]
+    return Plan.model_validate(content)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_plan_on_any_machine_gives_a_sound_layout_or_problems(data: st.DataObject) -> None:
+    plan = data.draw(plans())
+    machine = data.draw(machines(plan.disks.count))
+    layout = lay_out(plan, machine)
+    if isinstance(layout, list):
+        event(f"problem: {layout[0].where}")
+        assert layout
+        assert all(problem.message and problem.where for problem in layout)
+        return
+    event(f"a layout over {plan.disks.count}")
+    assert not isinstance(layout, Whole)
+    assert len(layout.disks) == plan.disks.count
+    partitions_are_sound(layout)
+    stack_fits(layout, encrypted=plan.encryption is not None)
+    every_wish_is_granted(layout, wish(plan))
+    everything_can_be_written_down(layout)
+    assert lay_out(plan, machine) == layout, "the same again, to the last UUID"
+
+
+def partitions_are_sound(layout: Layout) -> None:
+    first = layout.disks[0]
+    for laid in layout.disks:
+        assert laid.partitions[0].start >= MIB, "the first GPT has room"
+        assert laid.partitions[-1].end <= laid.disk.size - MIB, "the backup GPT has room"
+        for one, next_one in pairwise(laid.partitions):
+            assert one.end <= next_one.start, "no overlap"
+        for part, like in zip(laid.partitions, first.partitions, strict=True):
+            assert part.start % MIB == 0
+            assert part.size % MIB == 0
+            assert part.size > 0
+            assert (part.start, part.size) == (like.start, like.size), "either leg can stand alone"
+        assert laid.partitions[0].size >= smallest_esp(laid.disk)
+    identities = [p.partuuid for laid in layout.disks for p in laid.partitions]
+    identities += [laid.guid for laid in layout.disks]
+    assert len(set(identities)) == len(identities)
+    taken = [laid.disk for laid in layout.disks]
+    assert not any(same_device(a, b) for a, b in pairwise(taken))
+
+
+def stack_fits(layout: Layout, *, encrypted: bool) -> None:
+    room = layout.disks[0].partitions[-1].size
+    assert bool(layout.arrays) is (len(layout.disks) > 1)
+    for array, part in zip(layout.arrays, layout.disks[0].partitions[1:], strict=False):
+        assert 0 < array.size < part.size
+        assert len(array.members) == len(layout.disks)
+        room = array.size
+    assert (layout.luks is not None) is encrypted
+    if encrypted:
+        room -= 16 * MIB
+    assert layout.group.size <= room - MIB, "LVM's own metadata has room"
+    assert layout.group.free >= 0
+    assert all(v.size > 0 and v.size % EXTENT == 0 for v in layout.group.volumes)
+
+
+def every_wish_is_granted(layout: Layout, wished: StorageWish) -> None:
+    mounted = {v.filesystem.mount: v for v in layout.group.volumes if v.filesystem.mount != "none"}
+    assert set(mounted) == {volume.mount for volume in wished.volumes}
+    total = layout.group.size
+    for volume in wished.volumes:
+        made = mounted[volume.mount]
+        assert made.filesystem.options == volume.options
+        assert made.filesystem.kind == volume.filesystem
+        assert made.size >= max(volume.minimum, SMALLEST[volume.filesystem])
+        if volume.maximum is not None:
+            assert made.size <= max(in_bytes(volume.maximum, total), volume.minimum) + EXTENT
+    assert layout.group.free >= in_bytes(wished.leave, total)
+    assert bool(layout.swaps) is (wished.swap is not None)
+    if isinstance(wished.swap, int):
+        (swap,) = (v for v in layout.group.volumes if v.filesystem.kind == "swap")
+        assert wished.swap <= swap.size < wished.swap + EXTENT
+    assert [memory.mount for memory in layout.memory] == [t.mount for t in wished.tmpfs]
+    assert layout.boot.options == wished.boot.options
+    assert layout.deviations == wished.deviations
+
+
+def in_bytes(size: int | Percent, total: int) -> int:
+    return size.of(total) if isinstance(size, Percent) else size
+
+
+def everything_can_be_written_down(layout: Layout) -> None:
+    for laid in layout.disks:
+        assert script(laid).count("uuid=") == 3, "no sector is split"
+        assert len(list(losses(laid.disk))) == len(laid.disk.content)
+    assert all(line.isprintable() for line in tree(layout))
+    json.dumps(plain(layout))
+    mounts = [line.split()[1] for line in fstab(layout).splitlines() if not line.startswith("#")]
+    assert len(mounts) == len(layout.formatted) + len(layout.memory)
+    assert len(set(mounts)) == len(mounts)
+    assert mdadm_conf(layout).count("ARRAY") == len(layout.arrays)
+    uuids = [filesystem.uuid for filesystem in layout.formatted]
+    assert len(set(uuids)) == len(uuids)
