@@ -27,7 +27,7 @@ class Role(StrEnum):
 
 
 # GPT partition type GUIDs (UEFI 2.10 table 5.7; systemd's Discoverable Partitions Specification).
-TYPE_ESP = UUID("c12a7328-f81f-11d2-ba4b-00c04fc93ec9")
+TYPE_ESP = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 TYPE_RAID = UUID("a19d880f-05fc-4d3b-a006-743f0f84911e")
 TYPE_LUKS = UUID("ca7d7ccb-63ed-4c53-861c-1742536059cc")
 TYPE_LVM = UUID("e6d6d379-f507-44c2-a23c-238f2a3df928")

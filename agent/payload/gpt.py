@@ -15,7 +15,7 @@ from uuid import UUID
 
 HEAD = 1 << 20
 """Bytes of an image in which its table must lie; every partitioner begins behind them."""
-TYPE_ESP = UUID("c12a7328-f81f-11d2-ba4b-00c04fc93ec9")
+TYPE_ESP = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
 SECTORS = (512, 4096)
 SIGNATURE = b"EFI PART"
 # Signature, revision, header size, its CRC, reserved, own LBA, the other's LBA, first and last

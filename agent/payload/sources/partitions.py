@@ -26,7 +26,7 @@ ROOTS = frozenset(
         "5eead9a9-fe09-4a1e-a1d7-520d00531306",  # s390x
     }
 )
-ESP = "c12a7328-f81f-11d2-ba4b-00c04fc93ec9"
+ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 PLACES = {
     "bc13c2ff-59e6-4262-a352-b275fd6f7172": "/boot",
     "933ac7e1-2eb4-4f13-b844-0e14e2aef915": "/home",
