@@ -81,7 +81,7 @@ PARTS: dict[str, Callable[[Ground], list[Row]]] = {
 )
 @click.option("--quick", is_flag=True, help="Small images: to try the bench, not to measure.")
 def main(rounds: int, only: tuple[str, ...], *, quick: bool) -> None:
-    """Measure the image pipeline beside its peers; needs root, 14 GiB of free memory, 20 GB of disk.
+    """Measure the image pipeline beside its peers: as root, with 14 GiB of memory, 20 GB of disk.
 
     A full run writes build/bench.json, the table of docs/performance.md and its plot. With --only,
     --quick or fewer than 5 rounds the rows go to build/bench/trial.json instead. Every single run

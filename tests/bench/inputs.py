@@ -82,7 +82,7 @@ def make(
     _disks(inputs, archive)
     say("inputs: squashfs")
     run([*squash, inputs.tree, inputs.squashfs, "-comp", "zstd", "-Xcompression-level", "9",
-         "-noappend", "-quiet", "-no-progress"])  # fmt: skip
+         "-all-root", "-noappend", "-quiet", "-no-progress"])  # fmt: skip
     say(f"inputs: another version of {scale.changed}")
     _change(inputs, archive, debs)
     (inputs.directory / "complete").touch()

@@ -8,14 +8,16 @@ forked.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shlex
 import signal
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,9 @@ LONGEST = 900.0
 """Seconds after which a program that is measured counts as hanging."""
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_KCMP = {"x86_64": 312, "aarch64": 272}  # the system call's number (kcmp(2))
+_KCMP_VM = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 Argv = Sequence[str | os.PathLike[str]]
 
@@ -166,24 +171,35 @@ class _Memory(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(SAMPLING):
-            self.peak = max(self.peak, sum(map(_resident, _tree(self._pid))))
+            self.peak = max(self.peak, _resident(self._pid))
 
     def stop(self) -> None:
         self._stopped.set()
         self.join()
 
 
-def _tree(pid: int) -> Iterator[int]:
-    """Yield a process and its descendants, from proc_pid_task(5)."""
-    yield pid
-    with suppress(OSError):  # it ended
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+def _resident(pid: int, parent: int = 0) -> int:
+    """Return the resident memory of a process and its descendants, in bytes (proc_pid_statm(5)).
 
-
-def _resident(pid: int) -> int:
+    A child that was made by vfork and has not started its program yet lives in its parent's memory,
+    which is counted once.
+    """
+    place = Path(f"/proc/{pid}")
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (OSError, IndexError):
+        own = int((place / "statm").read_text().split()[1]) * _PAGE
+        if parent and _same_memory(pid, parent):
+            own = 0
+        children = [
+            int(child)
+            for task in (place / "task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    except (OSError, IndexError):  # it ended
         return 0
+    return own + sum(_resident(child, pid) for child in children)
+
+
+def _same_memory(pid: int, other: int) -> bool:
+    """Ask kcmp(2) whether two processes share their address space; where it is unknown, no."""
+    number = _KCMP.get(platform.machine())
+    return number is not None and _libc.syscall(number, pid, other, _KCMP_VM, 0, 0) == 0

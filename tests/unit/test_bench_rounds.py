@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -97,3 +99,19 @@ def test_what_a_program_prints_is_kept() -> None:
 def test_a_program_that_hangs_is_ended_with_what_it_started() -> None:
     with pytest.raises(FailedError, match="status -9"):
         measure(("sh", "-c", "sleep 60 & sleep 60"), timeout=0.2)
+
+
+def test_memory_of_a_child_that_has_no_program_yet_is_counted_once(tmp_path: Path) -> None:
+    """Programs are started by vfork: until exec, parent and child live in the same memory."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # The child waits for the pipe's other end before its program starts (posix_spawn(3)).
+    hold = (
+        "import os; hog = bytearray(60 << 20); actions = [(os.POSIX_SPAWN_OPEN, 0, "
+        f"{str(fifo)!r}, os.O_RDONLY, 0)]; "
+        "os.waitpid(os.posix_spawn('/bin/true', ['true'], {}, file_actions=actions), 0)"
+    )
+    script = f'(sleep 0.4; : > \'{fifo}\') & exec "$1" -c "$2"'
+    cost = measure(("sh", "-c", script, "sh", sys.executable, hold))
+    assert cost.wall > 0.4
+    assert 60 << 20 < cost.rss < 100 << 20
