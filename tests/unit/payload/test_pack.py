@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import random
+import tarfile
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,9 +21,19 @@ import zstandard
 from agent.errors import PlanError
 from agent.payload.document import parse
 from agent.payload.manifest import Os
-from agent.payload.pack import PackOptions, pack
+from agent.payload.pack import Packed, PackOptions, pack
 from agent.payload.sign import SigningKey, verify
-from tests.unit.payload.images import SMALL, files, packed, root_file_system, signing_key
+from tests.unit.payload.images import (
+    DEBIAN,
+    SMALL,
+    files,
+    member,
+    mixed,
+    packed,
+    root_file_system,
+    signing_key,
+    tar_of,
+)
 
 RAW = root_file_system()
 
@@ -125,6 +136,70 @@ def test_the_tar_may_come_through_a_pipe(out: Path, key: SigningKey) -> None:
     thread.join()
     assert made.manifest.sha256 == sha256(RAW).hexdigest()
     assert seen[-1] == (len(RAW), 0)
+
+
+def system(*more: tuple[str, bytes]) -> bytes:
+    """Return an archive of a system with a directory before and a link among its files."""
+    directory = (member("usr", type=tarfile.DIRTYPE, mode=0o755), b"")
+    link = (member("usr/linked", type=tarfile.LNKTYPE, linkname="usr/0"), b"")
+    contents = [(f"usr/{number}", mixed(number, 30_000)) for number in range(20)]
+    listed = [("etc/os-release", DEBIAN), *contents, *more]
+    members = [(member(path, content), content) for path, content in listed]
+    return tar_of([directory, *members[:4], link, *members[4:]])
+
+
+def through_a_pipe(raw: bytes, out: Path, key: SigningKey, options: PackOptions) -> Packed:
+    receiver, sender = os.pipe()
+
+    def send() -> None:
+        with os.fdopen(sender, "wb") as pipe:
+            pipe.write(raw)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with os.fdopen(receiver, "rb") as source:
+        made = pack(source, out, "x", key, options=options)
+    thread.join()
+    return made
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("more", [(), (("./usr/7", b"again"),)], ids=["moved", "kept"])
+def test_a_pipe_gives_the_bytes_that_a_file_gives_even_if_a_name_comes_again_at_the_end(
+    out: Path, key: SigningKey, workers: int, more: tuple[tuple[str, bytes], ...]
+) -> None:
+    """The pipe cannot be read again, so what was packed by then is taken apart again."""
+    raw = system(*more)
+    options = PackOptions(level=1, chunk_size=SMALL, workers=workers)
+    made = through_a_pipe(raw, out, key, options)
+    payload, document = made.payload.read_bytes(), made.document.read_bytes()
+    again = pack(io.BytesIO(gzip.compress(raw)), out, "x", key, options=options)
+    assert (again.payload.read_bytes(), again.document.read_bytes()) == (payload, document)
+    assert (unpacked(payload) == raw) == bool(more)
+    assert made.manifest.tree is not None
+    if more:
+        assert made.ordered == "usr/7: is there twice"
+        assert made.manifest.tree.tail is None
+    else:
+        assert made.ordered == ""
+        tail = made.manifest.chunks[made.manifest.tree.tail or 0]
+        with tarfile.open(fileobj=io.BytesIO(unpacked(payload)[tail.offset :])) as archive:
+            assert archive.getnames() == ["usr/linked", "usr"]
+
+
+def test_an_image_without_an_operating_system_stays_in_its_order(
+    out: Path, key: SigningKey
+) -> None:
+    directory = (member("etc", type=tarfile.DIRTYPE), b"")
+    raw = tar_of([directory, (member("etc/motd", b"x"), b"x")])
+    made = packed(raw, out, key=key)
+    assert made.manifest.tree is not None
+    assert made.manifest.tree.tail is None
+    assert unpacked(made.payload.read_bytes()) == raw
+    options = PackOptions(level=1, overlay=False)
+    made = pack(io.BytesIO(raw), out, "x", key, options=options)
+    assert made.manifest.tree is not None
+    assert made.manifest.tree.tail == 1
 
 
 def test_progress_is_told_in_bytes_of_the_source(
