@@ -62,23 +62,26 @@ def _grow(
     wants: Sequence[Want], sizes: Mapping[str, int], spare: int, extent: int
 ) -> Mapping[str, int]:
     grown = dict(sizes)
-    hungry = [want for want in wants if want.grow]
+
+    def room(want: Want) -> int:
+        """Return how much more the volume may have, in whole extents."""
+        most = spare if want.maximum is None else want.maximum - grown[want.mount]
+        return max(0, most) // extent * extent
+
+    hungry = [want for want in wants if want.grow and room(want)]
     while hungry and spare >= extent:
         weight = sum(want.grow or 0 for want in hungry)
         before = spare
-        still = []
         for want in hungry:
-            more = before * (want.grow or 0) // weight // extent * extent
-            if want.maximum is not None:
-                more = min(more, max(0, (want.maximum - grown[want.mount]) // extent * extent))
+            share_of = before * (want.grow or 0) // weight // extent * extent
+            more = min(share_of, room(want))
             grown[want.mount] += more
             spare -= more
-            if want.maximum is None or want.maximum - grown[want.mount] >= extent:
-                still.append(want)
-        if spare == before:  # less than an extent each: the first in the list takes it
-            grown[hungry[0].mount] += spare // extent * extent
-            break
-        hungry = still
+        if spare == before:  # less than an extent each: the first in the list takes what it may
+            more = min(room(hungry[0]), spare // extent * extent)
+            grown[hungry[0].mount] += more
+            spare -= more
+        hungry = [want for want in hungry if room(want)]
     return grown
 
 

@@ -188,6 +188,11 @@ def test_what_the_others_leave_is_shared_by_weight() -> None:
     assert sizes["/b"] - EXTENT == 6 * GIB
 
 
+def test_a_volume_that_may_not_grow_leaves_the_rest_free() -> None:
+    wants = [Want("/", size=GIB), Want("/a", grow=1, minimum=2 * GIB, maximum=2 * GIB)]
+    assert share(wants, 10 * GIB, EXTENT) == {"/": GIB, "/a": 2 * GIB}
+
+
 def test_what_shall_stay_free_stays_free_and_is_named_where_it_does_not_fit() -> None:
     layout = laid([32 * GIB], volume("/", Grow()), leave=Percent(Decimal(25)))
     assert isinstance(layout, Layout)

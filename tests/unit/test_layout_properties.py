@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from agent.adapters.storage.table import script
+from agent.errors import Problem
 from agent.inventory.choose import same_device
 from agent.inventory.model import Content, Disk, Firmware, Inventory
 from agent.layout.extents import GIB, MIB, smallest_esp
@@ -220,3 +222,38 @@ def everything_can_be_written_down(layout: Layout) -> None:
     assert mdadm_conf(layout).count("ARRAY") == len(layout.arrays)
     uuids = [filesystem.uuid for filesystem in layout.formatted]
     assert len(set(uuids)) == len(uuids)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("size", [32 * 10**9, 480 * 10**9, LARGEST], ids=["32GB", "480GB", "32TB"])
+@pytest.mark.parametrize("sectors", [(512, 512), (4096, 4096), (512, 4096)])
+def test_every_preset_fits_an_encrypted_mirror_from_32_gb_to_32_tb(
+    name: str, size: int, sectors: tuple[int, int]
+) -> None:
+    layout = on_two_disks(name, size, sectors)
+    assert isinstance(layout, Layout), layout
+    partitions_are_sound(layout)
+    stack_fits(layout, encrypted=True)
+    assert layout.group.free < EXTENT, "what grows took the rest"
+    assert layout.deviations == ()
+
+
+@pytest.mark.parametrize("name", ["plain", "cis-l1-server"])
+def test_small_presets_fit_disks_of_16_gb(name: str) -> None:
+    assert isinstance(on_two_disks(name, 16 * 10**9, (512, 512)), Layout)
+
+
+@pytest.mark.parametrize("name", ["stig-rhel9", "cis-l2+stig-rhel9"])
+def test_a_preset_that_does_not_fit_says_so_with_both_sizes(name: str) -> None:
+    (problem,) = cast("list[Problem]", on_two_disks(name, 16 * 10**9, (512, 512)))
+    assert problem.message.startswith("need 27.0 GiB together, the volume group has 12.9 GiB")
+
+
+def on_two_disks(name: str, size: int, sectors: tuple[int, int]) -> object:
+    pair = tuple(
+        Disk(path=f"/dev/sd{n}", serial=f"S{n}", size=size // 4096 * 4096, sector_size=sector)
+        for n, sector in enumerate(sectors)
+    )
+    content = {**encrypted(), "disks": {"count": 2}, "storage": {"preset": name}}
+    machine = Inventory(firmware=Firmware(uefi=True), memory=4 * GIB, disks=pair)
+    return lay_out(Plan.model_validate(content), machine)

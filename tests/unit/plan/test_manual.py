@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from agent.plan.model import Plan
 from agent.plan.parse import parse
 from agent.plan.part import Part
 from agent.plan.schema import schema
+from tests.unit.plan.plans import encrypted
 
 DOCS = Path(__file__).parents[3] / "docs"
 PARTS = list(parts_of(Plan, ""))
@@ -55,6 +57,15 @@ def test_there_are_examples() -> None:
 def test_the_plan_on_the_first_page_is_whole() -> None:
     block = manual().split("```yaml\n")[1].split("```")[0]
     assert parse(block.encode()).hostname == "web01.example.com"
+
+
+@pytest.mark.parametrize("page", [manual(), presets()], ids=["plan", "presets"])
+def test_the_sections_shown_on_the_pages_are_right(page: str) -> None:
+    shown = [block.split("```")[0] for block in page.split("```yaml\nstorage:\n")[1:]]
+    assert shown
+    for block in shown:
+        section = load(f"storage:\n{block}".encode())[0].plain()
+        Plan.model_validate({**encrypted(), **cast("dict[str, object]", section)})
 
 
 def test_the_messages_in_the_manual_are_the_ones_that_are_given() -> None:
