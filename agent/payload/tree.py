@@ -14,6 +14,7 @@ from typing import IO, Protocol
 
 from agent.errors import CommandError, ImageError
 from agent.payload.flush import flushed, is_full
+from agent.payload.parents import with_parents
 from agent.payload.shards import PATIENCE, Chunk, Cuts, Open, Shards, feed
 from agent.payload.untrusted import DROPPED, admitted
 
@@ -85,7 +86,7 @@ def extract(
     with flushed(root) as volumes:
         try:
             if cuts is not None and cuts.lanes > 1 and is_blank(root):
-                _unpack_shards(stream, cuts, start, fed)
+                _unpack_shards(stream, root, cuts, start, fed)
             _unpack_rest(stream, start, fed)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
@@ -120,10 +121,10 @@ class _Fed:
         self.progress(count, self.size)
 
 
-def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, start: Open, fed: _Fed) -> None:
+def _unpack_shards(stream: Iterator[Chunk], root: Path, cuts: Cuts, start: Open, fed: _Fed) -> None:
     """Unpack what may be unpacked in any order; leave the rest in the stream."""
     with Shards(start, cuts.lanes) as shards:
-        for head, chunk in zip(cuts.heads, stream, strict=False):
+        for head, chunk in zip(cuts.heads, with_parents(stream, root), strict=False):
             shards.put(chunk, head=head)
             fed.note(shards.fed)
     fed.note(shards.fed)
@@ -138,4 +139,4 @@ def _unpack_rest(stream: Iterator[Chunk], start: Open, fed: _Fed) -> None:
 
 def _argv(root: Path, trusted: bool) -> tuple[str | os.PathLike[str], ...]:
     private = ("unshare", "--mount", "--propagation", "private")
-    return (*private, *(() if trusted else DROPPED), "sh", _SCRIPT, root, *TAR_OPTIONS)
+    return (*private, *(() if trusted else DROPPED), "sh", _SCRIPT, root.absolute(), *TAR_OPTIONS)

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -21,12 +23,13 @@ from hypothesis import strategies as st
 
 from agent.adapters.command import feeding, run
 from agent.errors import CommandError, ImageError
+from agent.payload.parents import Names, with_parents
 from agent.payload.shards import PIECE, Chunk, Cuts, Shards, feed
 from agent.payload.tree import extract
 from tests.adapters.tails import Cut, each_alone, tail_last
 from tests.adapters.test_payload_tree import fingerprint, gnu_tar, hostile
 from tests.adapters.test_payload_tree import original as original  # a fixture
-from tests.adapters.trees import snapshot
+from tests.adapters.trees import snapshot, walk
 from tests.unit.payload.images import member, tar_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="lays files of all owners: needs root")
@@ -67,13 +70,10 @@ def children() -> set[str]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Whatever the test does, no program, thread or mount is left of it."""
-    before = children(), threading.active_count(), Path("/proc/self/mountinfo").read_text()
+    before = children(), threading.active_count()
     yield
-    assert (
-        children(),
-        threading.active_count(),
-        Path("/proc/self/mountinfo").read_text(),
-    ) == before
+    assert (children(), threading.active_count()) == before
+    assert "bedplate" not in Path("/proc/self/mountinfo").read_text()
 
 
 @pytest.mark.parametrize("chunk", [1_000, 6_000])
@@ -188,6 +188,71 @@ def without_fresh_times(tree: dict[str, dict[str, object]]) -> dict[str, dict[st
         if now - int(str(what["st_mtime_ns"])) < 300_000_000_000:
             what["st_mtime_ns"] = "now"
     return tree
+
+
+def test_directories_are_there_before_any_tar_is_given_a_file_in_them(root: Path) -> None:
+    """Two tars that make the same directory at once give a file up now and then."""
+    names = [f"a/{n}/b/./{n % 3}/file{m}" for n in range(50) for m in range(4)]
+    cut = each_alone(tar_of((member(name), b"") for name in names))
+    nobody = Replaced(dict.fromkeys(range(4), "cat >/dev/null"))
+    extract(iter(cut.chunks), root, nobody, size=cut.size, cuts=cut.cuts)
+    made = {str(path.relative_to(root)) for path in walk(root)}
+    assert {f"a/{n}/b/{n % 3}" for n in range(50)} <= made
+    assert len(made) == 1 + 3 * 50
+    assert {(root / path).stat().st_mode & 0o7777 for path in made} == {0o755}
+
+
+@pytest.mark.parametrize("name", ["there/new/file", "climbs/new/file", "../outside/new/file"])
+def test_no_directory_is_made_outside(name: str, memory: Path) -> None:
+    home = Path(tempfile.mkdtemp(dir=memory))
+    (home / "root").mkdir()
+    (home / "outside").mkdir()
+    (home / "root/there").symlink_to(home / "outside")
+    (home / "root/climbs").symlink_to("../outside")
+    archive = tar_of([(member(name), b""), (member("inside/file"), b"")])
+    assert b"".join(with_parents(iter([archive]), home / "root")) == archive
+    assert list((home / "outside").iterdir()) == []
+    assert (home / "root/inside").is_dir()
+
+
+@given(archive=trees(), cuts=st.lists(st.integers(0, 1 << 17), max_size=9))
+@settings(max_examples=40, deadline=None)
+def test_names_are_read_as_tar_reads_them(archive: bytes, cuts: list[int]) -> None:
+    found: list[bytes] = []
+    names = Names(found.append)
+    edges = [0, *sorted(cuts), len(archive)]
+    for begin, end in pairwise(edges):
+        names.feed(archive[begin:end])
+    with tarfile.open(fileobj=BytesIO(archive)) as opened:
+        assert [name.decode() for name in found] == opened.getnames()
+
+
+@pytest.mark.parametrize("options", ["--format=gnu", "--format=pax", "--format=oldgnu", "--posix"])
+def test_names_of_sparse_and_long_members_are_read(options: str, tmp_path: Path) -> None:
+    deep = tmp_path / "tree" / ("d" * 90) / ("e" * 90)
+    deep.mkdir(parents=True)
+    for name in ("sparse", "s" * 120):
+        with (deep / name).open("wb") as file:
+            for block in range(60):  # more holes than the first block of an old map has room for
+                file.seek(block << 17)
+                file.write(b"x" * 5_000)
+    (deep / "last").write_bytes(b"1")
+    archive = gnu_tar(tmp_path / "tree", "--sparse", options)
+    found: list[bytes] = []
+    Names(found.append).feed(archive)
+    with tarfile.open(fileobj=BytesIO(archive)) as opened:
+        assert [name.decode() for name in found] == opened.getnames()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [b"no archive" * 999, tar_of([(member("a" * 200), b"")])[:1500], b"\xff" * 2048],
+    ids=["garbage", "truncated", "ones"],
+)
+def test_the_reader_of_names_leaves_judging_to_tar(archive: bytes) -> None:
+    found: list[bytes] = []
+    Names(found.append).feed(archive)
+    assert len(found) <= len(archive) // 512
 
 
 # --- what lies there already ---
