@@ -19,6 +19,8 @@ from agent.payload.tar import BLOCK, HEADER_LIMIT
 
 MODE = 0o755
 """What tar gives to a directory that the archive does not name; the others get their own later."""
+REMEMBERED = 4096
+"""Directories known to be there; so many, because memory is not to grow with the image."""
 _KEYS = (b"path", b"GNU.sparse.name", b"size")
 _WITH_CONTENT = b"\x0007S"
 _SKIPPED, _PAX, _LONG = b"gKV", b"xX", b"L"
@@ -31,11 +33,13 @@ def with_parents(chunks: Iterable[bytes | memoryview], root: Path) -> Iterator[b
     Never leaves `root`, whatever links are in it by then: where something else is in the place of a
     directory nothing is made, and tar will say what it thinks of that.
     """
-    made = {b""}
+    made: set[bytes] = set()
 
     def see(name: bytes) -> None:
         parent = name.rpartition(b"/")[0]
         if parent not in made:
+            if len(made) == REMEMBERED:
+                made.clear()
             made.add(parent)
             _make(top, parent)
 

@@ -26,7 +26,7 @@ MOST = 4
 """Extractors at most: file systems and disks do not get faster by more."""
 PIECE = 1 << 20
 """Bytes copied at a time: what a pipe holds, and what stays in a core's cache."""
-WAITING = 6
+WAITING = 3
 """Pieces that may wait for each extractor, so that a large file for one does not starve the rest.
 """
 PATIENCE = 600.0
