@@ -124,7 +124,9 @@ def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
 def images() -> HttpImages:
     """Return the images port, with the keys and authorities of this live image."""
     line = CommandLine.parse(Path("/proc/cmdline").read_text())
-    return HttpImages(_trusted(), _authorities_text(), booted_with(line))
+    return HttpImages(
+        _trusted(), _authorities_text(), booted_with(line), minimum_tls=policy().minimum_tls
+    )
 
 
 def _keep_log(tail: LogTail) -> None:
@@ -159,7 +161,8 @@ class Live:
         """Open the plan's report sinks; with `send` events go there from now on."""
         self.plan = plan
         for report in plan.report:
-            sink = HttpSink(report.url, token=report.token, ca=_authorities())
+            minimum = policy().minimum_tls
+            sink = HttpSink(report.url, token=report.token, ca=_authorities(), minimum_tls=minimum)
             self.reports.append(sink)
             if send:
                 self.reporter.attach(sink)

@@ -29,6 +29,7 @@ from agent.payload.stream import Tally, stream
 from agent.payload.tree import extract
 from agent.proxy import DIRECT, Proxies
 from agent.reference import Reference
+from agent.tls import OLDEST
 
 CHECK_PATIENCE = 30.0
 """Seconds that a manifest may take before anything is erased; somebody is waiting."""
@@ -38,13 +39,15 @@ CHECK_PATIENCE = 30.0
 class HttpImages:
     """The `Images` port. `ca` is PEM text to trust for TLS instead of the system's authorities.
 
-    `proxies` are those of the live image, used where a plan does not name its own.
+    `proxies` are those of the live image, used where a plan does not name its own. TLS older than
+    `minimum_tls` is not spoken.
     """
 
     trusted: Sequence[PublicKey]
     ca: str | None = None
     proxies: Proxies = DIRECT
     registries: Registries = field(default_factory=Registries)
+    minimum_tls: str = OLDEST
 
     def options(self, access: Access = ANYONE) -> FetchOptions:
         """Return how this live image fetches what may be had with `access`."""
@@ -53,6 +56,7 @@ class HttpImages:
             registry=self.registries,
             token=access.token,
             proxies=self.proxies if access.proxies is None else access.proxies,
+            minimum_tls=self.minimum_tls,
         )
 
     def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:

@@ -12,12 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from ssl import TLSVersion
-from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -26,12 +23,12 @@ from tenacity import (
     wait_random_exponential,
 )
 from urllib3.exceptions import HTTPError
-from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.adapters.command import Run
 from agent.errors import CommandError, MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
 from agent.payload.sign import SIGNATURE_SIZE
+from agent.tls import OLDEST, TlsAdapter
 from agent.trust import CHALLENGE, FRESHNESS
 
 log = logging.getLogger(__name__)
@@ -59,7 +56,7 @@ class UrlPlan:
     ca_bundle: Path | None = None
     patience: float = PATIENCE
     signed: bool = False
-    minimum_tls: str = "1.2"
+    minimum_tls: str = OLDEST
 
     def describe(self) -> str:
         return self.url or "kernel command line (no bedplate.plan= or bedplate.server=)"
@@ -110,7 +107,7 @@ class UrlPlan:
 
     def _session(self) -> requests.Session:
         session = requests.Session()
-        session.mount("https://", _Tls(self.minimum_tls))
+        session.mount("https://", TlsAdapter(self.minimum_tls))
         return session
 
     def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> _Answer:
@@ -139,21 +136,6 @@ class _Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes
-
-
-class _Tls(HTTPAdapter):
-    """Speaks TLS of a version and later ones."""
-
-    def __init__(self, minimum: str) -> None:
-        self._minimum = minimum
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        context = create_urllib3_context()
-        context.minimum_version = {"1.2": TLSVersion.TLSv1_2, "1.3": TLSVersion.TLSv1_3}[
-            self._minimum
-        ]
-        super().init_poolmanager(*arguments, **options, ssl_context=context)
 
 
 def _beside(plan: _Answer) -> str:

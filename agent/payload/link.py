@@ -20,6 +20,7 @@ from agent.payload.answer import refused_by
 from agent.payload.options import FetchOptions
 from agent.payload.trouble import Passing, Slow
 from agent.proxy import Proxy
+from agent.tls import at_least
 
 LOOK_EVERY = 0.25
 """Seconds between two looks at whether another mirror is faster."""
@@ -112,7 +113,8 @@ class Link(http.client.HTTPConnection):
         host, port = cast(str, origin.hostname), origin.port or (443 if secure else 80)
         super().__init__(host, port)
         self._options, self._clock = options, clock
-        self._context = ssl.create_default_context(cadata=options.ca) if secure else None
+        context = ssl.create_default_context(cadata=options.ca) if secure else None
+        self._context = at_least(context, options.minimum_tls) if context is not None else None
         self._proxy = options.proxies.to(origin.scheme, host, port)
         self.response_class = cast(Any, self._response)
 

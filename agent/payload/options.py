@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.proxy import DIRECT, Proxies
 from agent.secret import Secret
+from agent.tls import OLDEST
 
 if TYPE_CHECKING:
     from agent.payload.registry import Registry
@@ -44,10 +45,10 @@ class FetchOptions:
     tries for one chunk (or for the manifest), waits included; `total` the whole stream.
 
     `connections` is 0 for two more than there are cores. `ca` is PEM text, and then nothing else is
-    trusted for TLS. `token` is a bearer token; it goes to the hosts of the manifest's own URLs and
-    to no other. `registry` reads `oci://` addresses; without it they are refused. `proxies` are
-    asked instead of the hosts that they are for. `warn` is told of every mishap that did not stop
-    the stream.
+    trusted for TLS; older TLS than `minimum_tls` is not spoken. `token` is a bearer token; it goes
+    to the hosts of the manifest's own URLs and to no other. `registry` reads `oci://` addresses;
+    without it they are refused. `proxies` are asked instead of the hosts that they are for. `warn`
+    is told of every mishap that did not stop the stream.
     """
 
     connections: int = 0
@@ -60,6 +61,7 @@ class FetchOptions:
     token: Secret | None = None
     registry: Registry | None = None
     proxies: Proxies = DIRECT
+    minimum_tls: str = OLDEST
     warn: Callable[[str], None] = log.warning
 
     @property

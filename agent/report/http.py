@@ -22,6 +22,7 @@ from agent.report.event import Event, EventError, envelope_of
 from agent.report.post import ANSWER_SECONDS, Answer, Post, RefusedError, UnavailableError
 from agent.report.text import plain
 from agent.secret import Secret
+from agent.tls import OLDEST
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,10 @@ class HttpSink:
         *,
         token: Secret | None = None,
         ca: Path | None = None,
+        minimum_tls: str = OLDEST,
         progress_kept: int = PROGRESS_KEPT,
     ) -> None:
-        self._post = Post(url, token=token, ca=ca)
+        self._post = Post(url, token=token, ca=ca, minimum_tls=minimum_tls)
         self._buffer = EventBuffer(progress_kept)
         self._closing = threading.Event()
         self._deadline = float("inf")

@@ -13,6 +13,7 @@ import requests
 from agent import __version__
 from agent.report.text import plain
 from agent.secret import Secret
+from agent.tls import OLDEST, TlsAdapter
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
@@ -52,7 +53,9 @@ class Answer:
 class Post:
     """Where and how to post: URL, token and trust. Knows nothing of retrying."""
 
-    def __init__(self, url: str, *, token: Secret | None, ca: Path | None) -> None:
+    def __init__(
+        self, url: str, *, token: Secret | None, ca: Path | None, minimum_tls: str = OLDEST
+    ) -> None:
         parts = urlsplit(url)
         # `port` raises ValueError for what is not one.
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
@@ -61,6 +64,7 @@ class Post:
             )
         self._url = url
         self._token = token
+        self._minimum_tls = minimum_tls
         self._verify: bool | str = str(ca) if ca else True
         port = f":{parts.port}" if parts.port else ""
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -74,6 +78,7 @@ class Post:
         # environment would be asked for a host in the provisioning network.
         session.trust_env = False
         session.verify = self._verify
+        session.mount("https://", TlsAdapter(self._minimum_tls))
         session.headers.update(
             {
                 "Content-Type": "application/x-ndjson",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,13 @@ from click.testing import CliRunner
 
 from agent.adapters.plan_sources import CredentialPlan, UrlPlan, signature_of
 from agent.cli import main
-from agent.errors import MachineError
+from agent.errors import ImageError, MachineError
 from agent.find import Found
+from agent.payload.fetch import get_manifest
+from agent.payload.options import FetchOptions
 from agent.payload.sign import PublicKey, SigningKey, keygen, load_signing_key
 from agent.policy import Policy
+from agent.report.http import HttpSink
 from agent.server import running
 from agent.trust import judge
 from tests.adapters.certificates import self_signed
@@ -143,6 +148,14 @@ def test_a_server_with_old_tls_is_not_spoken_to(tmp_path: Path) -> None:
         assert UrlPlan(url, certificate).read() is not None
         with pytest.raises(MachineError, match=r"(?i)alert|version"):
             UrlPlan(url, certificate, minimum_tls="1.3").read()
+        options = FetchOptions(ca=certificate.read_text(), patience=2, stall=0.5)
+        for version, problem in (("1.2", "no trusted one"), ("1.3", r"(?i)alert|version")):
+            with pytest.raises(ImageError, match=problem):
+                get_manifest([url], (), replace(options, minimum_tls=version))
+        reports = f"https://127.0.0.1:{server.port}/v1/events"
+        sink = HttpSink(reports, ca=certificate, minimum_tls="1.3")
+        assert re.search(r"(?i)alert|version", sink.reachable("", escrow=False) or "")
+        sink.close(0)
 
 
 def test_an_answer_that_is_no_base64_is_a_wrong_answer(keys: tuple[PublicKey, ...]) -> None:

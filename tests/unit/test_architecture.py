@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 AGENT = Path(__file__).parents[2] / "agent"
-BOTTOM = {"errors", "proxy", "secret"}
+BOTTOM = {"errors", "proxy", "secret", "tls"}
 DATA = BOTTOM | {"inventory", "plan", "layout", "payload"}
 PORTS = DATA | {"machine"}
 
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": BOTTOM,
     "find": BOTTOM | {"inventory"},
     "policy": BOTTOM,
+    "tls": set(),
     "trust": BOTTOM | {"find", "payload", "policy"},
     "machine": BOTTOM | {"layout", "inventory", "payload"},
     "keyslots": set(),
