@@ -183,8 +183,10 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     (
         small(disks={"count": 1, "secure_erase": "nvme"}),
         [
-            'disks.secure_erase: "nvme" is not one of auto, nvme-sanitize, nvme-format, ata, '
-            "discard",
+            (
+                'disks.secure_erase: "nvme" is not one of auto, nvme-sanitize, nvme-format, ata, '
+                "discard"
+            ),
         ],
     ),
     (small(disks=[]), ["disks: must be a mapping of keys, is a list"]),
