@@ -148,6 +148,22 @@ def test_every_step_is_complete_in_its_fields_and_nothing_can_change_them(tmp_pa
     assert [list(fields(each, each.name)) for each in order.steps] == before
 
 
+def test_swap_is_made_with_the_file_systems_and_mounted_with_none(tmp_path: Path) -> None:
+    host = FakeHost(tmp_path)
+    wanted = plan(storage={"swap": "1 GiB", "leave": "10%", "filesystem": "ext4"})
+    order = resolve(
+        wanted, SERVER, host.machine(), datetime(2026, 11, 22, tzinfo=UTC), lambda done, total: None
+    )
+    for each in order.steps:
+        each.apply(host.machine(), lambda done, total: None)
+        if each.name == "mount-target":
+            break
+    swap = Path("/dev/mapper/vg0-swap")
+    assert host.storage.formats[swap][0] == "swap"
+    assert host.storage.devices[swap] == 1 << 30
+    assert swap not in [mounted.device for mounted in host.mounts.mounted_at.values()]
+
+
 def test_all_steps_share_one_machine_id_one_layout_and_their_keys(tmp_path: Path) -> None:
     order = decided(tmp_path)
     assert len({each.machine_id for each in order.steps if hasattr(each, "machine_id")}) == 1
