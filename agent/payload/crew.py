@@ -168,7 +168,7 @@ class _Shift:
             stored = self._manifest.chunks[number].stored
             self._lock.wait_for(lambda: self._room >= stored or self._stopped.is_set())
             self._room -= stored
-            return number
+            return None if self._stopped.is_set() else number
 
     def _returned(self, number: int) -> None:
         """Make room again: the frame of a chunk was decoded."""
