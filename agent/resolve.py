@@ -80,9 +80,16 @@ class Order:
                 "sha256": self.manifest.sha256,
                 "size": self.manifest.size,
             },
+            "preset": self._preset(),
             "picture": list(tree(self.layout)),
             "layout": plain(self.layout),
         }
+
+    def _preset(self) -> dict[str, Any]:
+        """Return whose rules the layout was made by, and which of them the preset leaves open."""
+        preset = self.plan.storage.preset
+        left_open = [f"{', '.join(one.rules)}: {one.why}" for one in preset.unmet]
+        return {"name": preset.name, "benchmark": preset.benchmark, "left_open": left_open}
 
 
 def esps(plan: Plan, inventory: Inventory, marker: Marker) -> tuple[UUID, ...]:

@@ -189,6 +189,23 @@ def test_the_order_tells_what_will_happen_and_what_did(host: FakeHost) -> None:
     assert serials == ["SN1", "SN2"]
 
 
+def test_the_report_says_whose_rules_were_followed_and_which_were_not(host: FakeHost) -> None:
+    weaker = [{"mount": "/home", "options": ["nodev"]}]
+    order = decide(host, storage={"preset": "anssi-high", "volumes": weaker})
+    report = order.report()
+    assert report["preset"]["name"] == "anssi-high"
+    assert report["preset"]["benchmark"] == "ANSSI-BP-028 v2.0, level high"
+    assert report["preset"]["left_open"][-1].startswith("ANSSI-BP-028-R29: /boot is mounted")
+    assert (
+        report["layout"]["deviations"]
+        == order.summary()["deviations"]
+        == [
+            "deviates from anssi-high: ANSSI-BP-028-R28 (/home: without nosuid)",
+            "deviates from anssi-high: ANSSI-BP-028-R28 (/home: without noexec)",
+        ]
+    )
+
+
 def test_a_finished_installation_by_this_plan_is_found_on_either_leg() -> None:
     wanted = plan()
     mine = Marker(plan=wanted.id, hostname="db01", machine="CZ1234", finished="2026-11-22")
