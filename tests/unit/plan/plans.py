@@ -170,6 +170,15 @@ disks = st.fixed_dictionaries(
 )
 
 
+OWN_PRESET = {
+    "name": "ours",
+    "extends": ["cis-l2-server", "anssi-high"],
+    "volumes": [{"mount": "/srv", "size": "5 GiB", "grow": True, "options": {"noatime": []}}],
+    "without": ["/var/tmp"],
+    "esp": {"size": "2 GiB", "without": ["noexec"]},
+}
+
+
 @st.composite
 def storages(draw: st.DrawFn) -> dict[str, Any]:
     mounts = draw(
@@ -192,7 +201,7 @@ def storages(draw: st.DrawFn) -> dict[str, Any]:
         volumes.append(volume)
     more = draw(
         optional(
-            preset=st.sampled_from(BUILT_IN),
+            preset=st.sampled_from([*BUILT_IN, OWN_PRESET]),
             filesystem=st.sampled_from(["xfs", "ext4", "btrfs"]),
             leave=shares | st.integers(1 << 20, 1 << 34),
             zram=shares | st.integers(1 << 20, 1 << 34),
