@@ -26,6 +26,8 @@ CORRUPT_TRIES = 2
 """How often one mirror may deliver one chunk with a bad digest."""
 MEMORY = 0.7
 """What a measured speed still counts when the next request of the mirror has been measured."""
+TELLING = 32 << 10
+"""Bytes of an answer below which its time is that of a round trip, and says nothing of speed."""
 SLOW = 0.5
 """Part of the fastest mirror's speed below which a mirror is only probed."""
 PROBE_EVERY = 15.0
@@ -72,6 +74,10 @@ class Mirror:
         return self._bytes / self._seconds if self._seconds else None
 
     def measured(self, size: int, seconds: float) -> None:
+        if size < TELLING and seconds < 1.0:
+            if self.speed is None:
+                self.asked = None  # the next chunk may tell more
+            return
         self._bytes = MEMORY * self._bytes + size
         self._seconds = MEMORY * self._seconds + max(seconds, 1e-6)
 

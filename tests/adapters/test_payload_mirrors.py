@@ -69,7 +69,7 @@ def test_a_mirror_ten_times_slower_does_not_hold_up_the_stream(long: Image) -> N
         parts, seconds, _ = fetched(long, [slow, fast])
         _, alone, _ = fetched(long, [fast])
     assert 0 < parts[0] < 0.1, parts
-    assert seconds < alone + 1.0
+    assert seconds < alone + 1.5
 
 
 @pytest.mark.parametrize("fault", [Trickle(after=60), Stall(60)], ids=str)
@@ -77,11 +77,11 @@ def test_a_trickle_is_left_for_a_mirror_that_is_faster_long_before_it_is_given_u
     long: Image, fault: Trickle | Stall
 ) -> None:
     bad, good = Crooked(dict(long.files), always(fault)), Crooked(dict(long.files))
-    options = replace(CALM, stall=4.0, request=30.0)
+    options = replace(CALM, stall=8.0, request=30.0)
     with mirrors(bad, good):
         parts, seconds, told = fetched(long, [bad, good], options)
     assert parts == [0, 1]
-    assert seconds < 3.0  # a quarter of the stall, and not the thirty seconds of a request
+    assert seconds < 6.0  # a quarter of the stall, and not the thirty seconds of a request
     assert any("another mirror is faster" in line for line in told), told
     assert all(line.startswith(f"{bad.url(PAYLOAD)}: brought ") for line in told), told
 

@@ -107,6 +107,19 @@ def test_nothing_starves_whatever_the_speeds_are(
         assert clock.now - min(last.values()) <= PROBE_EVERY + 2 * len(speeds) + 2
 
 
+def test_a_frame_of_a_few_bytes_says_nothing_of_a_mirror_s_speed() -> None:
+    mirrors = Mirrors.of(["a", "b"])
+    a, b = mirrors.pick(NONE), mirrors.pick(NONE)
+    mirrors.measured(a, 155, 0.01)  # 15 kB/s, and all of it the way there and back
+    mirrors.measured(b, 1 << 20, 0.1)
+    assert a.speed is None
+    assert mirrors.pick(NONE) is a  # it is asked for another chunk at once
+    mirrors.measured(a, 1 << 20, 0.1)
+    assert Counter(names(mirrors, 10)) == Counter(a=5, b=5)
+    mirrors.measured(a, 155, 0.01)
+    assert a.speed == b.speed
+
+
 def test_a_mirror_that_comes_back_from_a_rest_gets_its_share_and_not_what_it_missed() -> None:
     mirrors, clock = with_speeds(a=1e6, b=1e6)
     mirrors.failed(mirrors.all[0], Passing("busy", rest=50), clock.now)
