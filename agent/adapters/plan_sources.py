@@ -28,7 +28,8 @@ from agent.adapters.command import Run
 from agent.errors import CommandError, MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
 from agent.payload.sign import SIGNATURE_SIZE
-from agent.tls import OLDEST, TlsAdapter
+from agent.report.tls import TlsAdapter
+from agent.tls import OLDEST
 from agent.trust import CHALLENGE, FRESHNESS
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import requests
 
 from agent import __version__
 from agent.report.text import plain
+from agent.report.tls import TlsAdapter
 from agent.secret import Secret
-from agent.tls import OLDEST, TlsAdapter
+from agent.tls import OLDEST
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
