@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 BLOCK = 512
@@ -105,7 +105,8 @@ class TarReader:
         self._global: dict[str, bytes] = {}
         self._name: bytes | None = None
         self._link: bytes | None = None
-        self._member: Member | None = None
+        # Bytes of content, and what makes the member of its head and its end.
+        self._member: tuple[int, Callable[[bytes, int], Member]] | None = None
         self.spoke_for_all = False
         """Whether there was a global pax header."""
         self.dated = 0
@@ -229,8 +230,13 @@ class TarReader:
         privilege = self._privilege(block, pax, type_)
         gives = type_ == "directory" and self._gives(block, pax)
         self.dated += not _TIMES.isdisjoint(pax)
-        place = Place(self._start, 0, raw, link if type_ == "hardlink" else b"", gives)
-        self._member = Member(path, type_, size, mtime, target, b"", privilege, place)
+        start, link = self._start, link if type_ == "hardlink" else b""
+
+        def member(head: bytes, end: int) -> Member:
+            place = Place(start, end, raw, link, gives)
+            return Member(path, type_, size, mtime, target, head, privilege, place)
+
+        self._member = (size, member)
         self._pax, self._name, self._link = {}, None, None
         if kind == b"S" and block[482]:
             self._expect(BLOCK, lambda more: self._sparse(more, head))
@@ -251,12 +257,11 @@ class TarReader:
             self._finish(b"", 0)
 
     def _finish(self, head: bytes, kept: int) -> None:
-        member, self._member = self._member, None
-        assert member is not None
-        self._skip = _padded(member.size) - kept
+        assert self._member is not None
+        (size, member), self._member = self._member, None
+        self._skip = _padded(size) - kept
         self._start = self._at + self._skip
-        place = replace(member.place, end=self._start)
-        self._report(replace(member, head=head, place=place))
+        self._report(member(head, self._start))
         self._expect(BLOCK, self._header)
 
     def _size(self, block: bytes) -> int:
