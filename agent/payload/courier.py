@@ -28,7 +28,7 @@ from agent.payload.trouble import Corrupt, Slow, Trouble
 SLOWER = 4.0
 """How many times longer than another mirror would take, a mirror may take for a chunk."""
 
-KEPT = 1 << 20
+KEPT = 512 << 10
 """Bytes of memory that stay with a courier between two chunks; a multiple of any page."""
 
 
