@@ -40,7 +40,7 @@ class Row:
 
 
 def bench(console: Console) -> bool:
-    """Run everything, print the table, write build/bench-vm.json; return whether all goals are met."""
+    """Run everything, print the table, write build/bench-vm.json; tell whether all goals are met."""
     with Lab.fresh(repository() / "build/lab/bench") as lab:
         site = Site(lab)
         chassis = Chassis(disks=(Disk("d0", "virtio", 8 * GiB, "BPBENCH"),), tpm=False)
