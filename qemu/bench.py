@@ -1,4 +1,4 @@
-"""`make bench-vm`: streaming an image into a tree, side by side with the shell pipe, in one machine.
+"""`make bench-vm`: streaming an image into a tree, side by side with the shell pipe, in a VM.
 
 Rounds are interleaved and ratios are of medians, because these machines are noisy. Times are never
 asserted in a test; a row that misses its goal makes `make bench-vm` fail with its name.
@@ -40,7 +40,7 @@ class Row:
 
 
 def bench(console: Console) -> bool:
-    """Run everything, print the table, write build/bench-vm.json; tell whether all goals are met."""
+    """Run everything, print the table, write build/bench-vm.json; tell if all goals are met."""
     with Lab.fresh(repository() / "build/lab/bench") as lab:
         site = Site(lab)
         chassis = Chassis(disks=(Disk("d0", "virtio", 8 * GiB, "BPBENCH"),), tpm=False)
