@@ -18,7 +18,7 @@ from agent.payload.manifest import Manifest
 from agent.payload.pack import Packed, PackOptions, pack
 from agent.payload.publish import publishing
 from agent.payload.sign import SigningKey
-from tests.unit.payload.images import DEBIAN, SMALL, files, mixed, signing_key
+from tests.unit.payload.images import DEBIAN, SMALL, files, member, mixed, signing_key, tar_of
 
 OLD = {"etc/os-release": DEBIAN} | {f"usr/{n}": mixed(n, 9000) for n in range(150)}
 NEW = OLD | {"usr/20": b"changed", "usr/77a": b"added"}
@@ -186,3 +186,27 @@ def test_the_command_says_how_much_is_reused(
     assert (told["reused"]["chunks"], told["reused"]["stored"]) == (len(same), sum(same))
     assert told["reused"]["percent"] == pytest.approx(share, abs=0.1)
     assert 50 < share < 100
+
+
+def test_times_of_access_are_named_as_what_makes_equal_builds_differ(
+    out: Path, key: SigningKey, tmp_path: Path
+) -> None:
+    def build(time: str) -> Path:
+        members = []
+        for path, body in OLD.items():
+            header = member(path, body)
+            header.pax_headers = {"atime": time, "ctime": time}
+            members.append((header, body))
+        (tmp_path / "build.tar").write_bytes(tar_of(members))
+        return tmp_path / "build.tar"
+
+    args = ["-d", str(out), "--level", "1", "--key", str(tmp_path / "keys/key.pem")]
+    first = CliRunner().invoke(main, ["pack", str(build("1.5")), "-n", "old", *args])
+    assert "delete=atime" not in first.output
+    args += ["--previous", str(out / "old.json"), "-n", "new"]
+    second = CliRunner().invoke(main, ["pack", str(build("2.5")), *args])
+    assert f"{len(OLD)} members carry the time they were read or changed" in second.output
+    assert "--pax-option=delete=atime,delete=ctime" in second.output
+    third = CliRunner().invoke(main, ["pack", str(build("1.5")), *args])
+    assert "100.0 % is that of the older image" in third.output
+    assert "delete=atime" not in third.output
