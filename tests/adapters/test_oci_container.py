@@ -207,8 +207,10 @@ def test_a_registry_restarted_in_the_middle_does_no_harm(tmp_path: Path) -> None
         own.stop()
         starting = threading.Timer(0.5, own.start)
         starting.start()
-        content += b"".join(pieces)
-        starting.join()
+        try:
+            content += b"".join(pieces)
+        finally:
+            starting.join()
     assert bytes(content).strip(b"\0") == tar.strip(b"\0")
 
 

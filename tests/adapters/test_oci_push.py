@@ -218,16 +218,18 @@ def test_an_image_of_a_stranger_is_refused(plain: Registry, local: Local, tmp_pa
 def test_a_registry_restarted_in_the_middle_does_not_stop_the_stream(
     tmp_path: Path, local: Local, sample: Image
 ) -> None:
-    with registry(tmp_path) as running:
+    with registry(tmp_path) as running, contextlib.ExitStack() as stack:
         pushed(local, f"{running}/restart:1")
         options = replace(pulling(), connections=1, patience=20.0)
         manifest, source = get_manifest([f"{running}/restart:1"], [sample.key.public], options)
+        starting = threading.Timer(0.5, running.start)
         content = bytearray()
         for number, view in enumerate(stream(manifest, source, options)):
             content += view
             if number == 2:
                 running.stop()
-                threading.Timer(0.5, running.start).start()
+                starting.start()
+                stack.callback(starting.join)
         assert content == sample.raw
 
 
