@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -32,6 +33,7 @@ from agent.layout.place import Names, place
 from agent.plan.filesystem import SMALLEST
 from agent.plan.wish import Grow, PartitionWish, StorageWish, VolumeWish
 from agent.secret import Secret
+from tests.adapters.disks import loop
 
 SIZE = 64 * MIB
 
