@@ -19,7 +19,8 @@ from agent.target.os_release import OsRelease
 from agent.target.package import Piece
 from agent.target.tree import TargetFile
 
-SETTINGS = "/etc/initramfs-tools/conf.d/90-bedplate"
+SETTINGS = "/etc/initramfs-tools/conf.d/zz-bedplate"
+"""Read last, so that an image's own choice of a compression we cannot read back does not count."""
 BUILD_TIMEOUT = 3600.0
 """Seconds. A minute on hardware, many in emulation."""
 ROOT_DELAY = 120
