@@ -8,7 +8,7 @@ KEY := build/keys/image.key
 PLAN_KEY := build/keys/plan/plan.key
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv lint unit adapters machine bench bench-vm deps image live sample clean
+.PHONY: help demo test venv lint unit adapters machine families bench bench-vm deps image live sample clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,6 +39,10 @@ adapters: venv deps  ## Real programs on loopback and sparse files
 
 machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
+
+families: venv deps live  ## Real machines of other families of targets; not part of test
+	image/build sample --family grub
+	$(PYTEST) tests/families
 
 bench: venv deps  ## Measure the image pipeline beside its peers; writes build/bench.json
 	$(BIN)/python -m tests.bench
