@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from agent.cli.bar import bar
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.source import existing, open_source
-from agent.payload.decompress import Progress
 from agent.payload.manifest import Manifest
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
 from agent.payload.pack_disk import DiskSource, os_of, pack_disk, zero_bytes
@@ -125,7 +122,10 @@ def pack_command(
     wish = Wish(more["kind"], Platform.of(more["platform"]) if more["platform"] else None)
     options = PackOptions(level=more["level"], urls=more["urls"], previous=more["previous"])
     signing = load_signing_key(key)
-    with open_source(source, wish, more["ca"]) as opened, _bar(source, quiet=as_json) as progress:
+    with (
+        open_source(source, wish, more["ca"]) as opened,
+        bar(f"packing {source}", quiet=as_json) as progress,
+    ):
         if isinstance(opened, DiskSource):
             os = os_of(more["os_id"])
             packed = pack_disk(
@@ -200,22 +200,6 @@ def _comparison(reused: Reused, manifest: Manifest) -> str:
 def _percent(part: int, whole: int) -> float:
     """Return a percentage that says 100 only of all."""
     return math.floor(1000 * part / whole) / 10
-
-
-@contextmanager
-def _bar(source: str, *, quiet: bool) -> Iterator[Progress]:
-    """Show a progress bar on stderr where somebody is looking."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars("packing", *columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(source, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total or None)
 
 
 image_commands: tuple[click.Command, ...] = (keygen, pack_command)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
+from agent.cli.bar import bar
 from agent.cli.environment import proxies
 from agent.cli.output import json_option, show_json
 from agent.errors import ImageError, PlanError, Problem
@@ -25,7 +24,6 @@ from agent.payload.sign import PublicKey, load_trusted
 from agent.payload.stream import Tally, stream
 
 Command = TypeVar("Command", bound=Callable[..., None])
-Progress = Callable[[int], None]
 
 BAKED_IN = Path("/etc/bedplate/keys")
 LARGEST = 8
@@ -79,12 +77,12 @@ def verify(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: b
     found = find(image, _keys(trusted), _options(ca))
     manifest, tally, began = found.manifest, Tally(), time.monotonic()
     digest = sha256()
-    with _bar("verifying", manifest.size, quiet=as_json) as progress:
+    with bar("verifying", quiet=as_json) as progress:
         done = 0
         for view in stream(manifest, found.source, _options(ca), tally):
             digest.update(view)
             done += len(view)
-            progress(done)
+            progress(done, manifest.size)
     if digest.hexdigest() != manifest.sha256:
         raise ImageError(
             f"image {manifest.name}: every chunk is right, but the whole has sha256 "
@@ -140,7 +138,7 @@ def _members(
     total = sum(found.manifest.chunks[number].length for run in runs for number in run)
     with (
         Pieces(found.manifest, found.source, options) as pieces,
-        _bar(f"reading {found.manifest.name}", total, quiet=quiet) as progress,
+        bar(f"reading {found.manifest.name}", quiet=quiet) as progress,
     ):
         done = 0
 
@@ -148,7 +146,7 @@ def _members(
             nonlocal done
             piece = pieces.get(number)
             done += len(piece)
-            progress(done)
+            progress(done, total)
             return piece
 
         return compare.members(found.manifest, runs, fetch)
@@ -297,27 +295,6 @@ def _keys(given: Sequence[Path]) -> Sequence[PublicKey]:
 
 def _options(ca: Path | None) -> FetchOptions:
     return FetchOptions(ca=ca.read_text() if ca else None, registry=Registries(), proxies=proxies())
-
-
-@contextmanager
-def _bar(what: str, total: int, *, quiet: bool) -> Iterator[Progress]:
-    """Show a progress bar on stderr where somebody is looking."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda done: bars.update(task, completed=done)
 
 
 look_commands: tuple[click.Command, ...] = (inspect, verify, diff)

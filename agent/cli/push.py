@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from agent.cli.bar import bar
 from agent.cli.environment import proxies
 from agent.cli.output import json_option, show_json
 from agent.errors import PlanError, Problem
@@ -70,7 +70,7 @@ def push_command(
         warn=lambda message: click.echo(f"bedplate: warning: {message}", err=True),
     )
     began = time.monotonic()
-    with _bar(str(place), quiet=as_json) as progress:
+    with bar(f"pushing {place!s}", quiet=as_json) as progress:
         pushed = push(local, place, options, progress)
     _show(pushed, time.monotonic() - began, as_json=as_json)
 
@@ -124,22 +124,6 @@ def _credentials(username: str | None, place: Reference) -> Credentials:
     if not password or len(password) > PASSWORD_LIMIT:
         raise PlanError([Problem("--username", "needs the password on stdin, one line")])
     return Credentials(given=Login(username, Secret(password)), only=place.registry)
-
-
-@contextmanager
-def _bar(label: str, *, quiet: bool) -> Iterator[Progress]:
-    """Show a progress bar on stderr where somebody is looking."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars("pushing", *columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total or None)
 
 
 push_commands: tuple[click.Command, ...] = (push_command,)

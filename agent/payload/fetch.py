@@ -102,6 +102,29 @@ def get_manifest(
     )
 
 
+def get_unverified(url: str, options: FetchOptions) -> tuple[Manifest, Source]:
+    """Return a manifest without a look at its signature: for people, never for a machine.
+
+    Asked once. Raises `ImageError` naming what the URL did, `PlanError` when it is not valid.
+    """
+    search = _Search([url], (), options)
+    try:
+        document = search.read(url, MAX_BYTES)
+    except Trouble as trouble:
+        raise ImageError(f"{url}: {trouble}") from None
+    finally:
+        search.client.close()
+    manifest = parse(document)
+    return manifest, Source(
+        manifest_url=url,
+        sha256=sha256(document).hexdigest(),
+        key="",
+        payload_urls=_payload_urls(manifest, url, [url], options.registry),
+        origins=_origins([url], options.registry),
+        access=Access(options.token, options.proxies),
+    )
+
+
 def probe(
     manifest: Manifest, source: Source, options: FetchOptions | None = None
 ) -> tuple[Probe, ...]:
@@ -172,8 +195,8 @@ class _Search:
     def _pair(self, url: str) -> tuple[bytes, bytes]:
         registry = self._options.registry
         if urlsplit(url).scheme not in SCHEMES or registry is None:
-            signature = self._get(_beside(url), SIGNATURE_SIZE)
-            return self._get(url, MAX_BYTES), signature
+            signature = self.read(_beside(url), SIGNATURE_SIZE)
+            return self.read(url, MAX_BYTES), signature
         return registry.manifest(url, self.client, self._seconds())
 
     def _seconds(self) -> float:
@@ -183,7 +206,8 @@ class _Search:
         said = "; ".join(f"{url}: {what}" for url, what in self._said.items())
         return f"manifest: no trusted one to be had; {said}"
 
-    def _get(self, url: str, limit: int) -> bytes:
+    def read(self, url: str, limit: int) -> bytes:
+        """Return what lies at `url`, at most `limit` bytes; raise `Trouble`."""
         if urlsplit(url).scheme == "file":
             return _get_file(url, limit)
         if urlsplit(url).scheme in SCHEMES:

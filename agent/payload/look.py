@@ -6,23 +6,15 @@ For people who look at images. The agent never comes here: it uses no manifest w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, cast
-from urllib.parse import unquote, urljoin, urlsplit
-
-import requests
+from urllib.parse import urlsplit
 
 from agent.errors import ImageError
-from agent.payload.document import MAX_BYTES, parse
-from agent.payload.fetch import Source, get_manifest
+from agent.payload.fetch import Source, get_manifest, get_unverified
 from agent.payload.manifest import Manifest
 from agent.payload.options import FetchOptions
 from agent.payload.sign import PublicKey
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,41 +39,10 @@ def find(place: str, trusted: Sequence[PublicKey], options: FetchOptions) -> Fou
         return Found(manifest, source, source.key)
     if urlsplit(url).scheme not in {"http", "https", "file"}:
         raise ImageError(f"{place}: is looked at with a key only, give --trust KEY.pub")
-    document = _read(url, options)
-    manifest = parse(document)
-    urls = tuple(dict.fromkeys(urljoin(url, part) for part in manifest.payload.urls))
-    digest = sha256(document).hexdigest()
-    source = Source(manifest_url=url, sha256=digest, key="", payload_urls=urls, origins=frozenset())
+    manifest, source = get_unverified(url, options)
     return Found(manifest, source, None)
 
 
 def address(place: str) -> str:
     """Return `place` as a URL: what has no scheme is a file of this machine."""
     return place if urlsplit(place).scheme else Path(place).absolute().as_uri()
-
-
-def _read(url: str, options: FetchOptions) -> bytes:
-    try:
-        if urlsplit(url).scheme == "file":
-            with Path(unquote(urlsplit(url).path)).open("rb") as file:
-                return _limited(file, url)
-        asked = requests.get(
-            url, stream=True, timeout=(options.connect, options.stall), allow_redirects=True
-        )
-        with closing(asked) as answer:
-            answer.raise_for_status()
-            answer.raw.decode_content = True
-            return _limited(cast("BinaryIO", answer.raw), url)
-    except requests.RequestException as error:
-        raise ImageError(f"{url}: is not to be had: {error}") from None
-    except OSError as error:
-        raise ImageError(f"{url}: cannot be read: {error.strerror or error}") from None
-
-
-def _limited(stream: BinaryIO, url: str) -> bytes:
-    content = bytearray()
-    while piece := stream.read(_PIECE):
-        content += piece
-        if len(content) > MAX_BYTES:
-            raise ImageError(f"{url}: is longer than the {MAX_BYTES} bytes of a manifest")
-    return bytes(content)

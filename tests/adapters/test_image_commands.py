@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from agent.cli import main
 from agent.payload.manifest import CHUNK_SIZES
 from agent.payload.pack import PackOptions, pack
 from agent.payload.sign import keygen, load_signing_key
+from tests.adapters.certificates import self_signed
 from tests.adapters.crooked import Crooked, honest
 from tests.unit.fakes import order
 from tests.unit.payload.images import DEBIAN, member, mixed, tar_of
@@ -225,3 +227,18 @@ def test_a_payload_that_a_staying_image_shares_stays(shelf: Path) -> None:
     assert gc(shelf, "--remove").exit_code == 0
     assert {"web.json", "web.tar.zst"} <= there(shelf)
     assert "web2.json" not in there(shelf)
+
+
+def test_without_a_key_too_only_the_authorities_given_are_believed(
+    tmp_path: Path, key: Path
+) -> None:
+    packed(tmp_path, key, "web", BASE)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    certificate, private = self_signed(tmp_path, "127.0.0.1")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, private)
+    with Crooked(files, honest, tls=tls) as server:
+        url = server.url("web.json")
+        assert bedplate("image", "inspect", url).exit_code == 5
+        seen = bedplate("image", "inspect", url, "--ca", certificate)
+        assert seen.exit_code == 0, seen.stderr
