@@ -14,7 +14,7 @@ from agent.cli.retention import retention_commands
 
 @click.group("image")
 def image_group() -> None:
-    """Look at images, check them, compare them, tidy up."""
+    """Look at images, check them, compare them, push them to a registry, tidy up."""
 
 
 for command in (*look_commands, *retention_commands, *push_commands):
