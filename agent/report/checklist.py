@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from agent.report.event import ESCROW_STEP, RUN_STEP, Event, State
+from agent.report.standing import Standing, number
 
 LINES_KEPT = 200
 
@@ -50,10 +51,19 @@ class Checklist:
         self.expected = 0
         self.current: Line | None = None
         self.last: Event | None = None
+        self.standing = Standing()
         self._lines: dict[str, Line] = {}
+
+    def copy(self) -> Checklist:
+        """Return one that goes its own way from here; lines are frozen and shared."""
+        other = Checklist()
+        vars(other).update(vars(self))
+        other._lines = dict(self._lines)
+        return other
 
     def update(self, event: Event) -> Line | None:
         """Take an event; return the line it changed, None if it is about the run as a whole."""
+        self.standing.take(event)
         if event.run != self.run:
             self._lines.clear()
             self.current, self.last, self.expected = None, None, 0
@@ -92,14 +102,15 @@ class Checklist:
         if event.state is State.PROGRESS:
             line = replace(line, message=known.message, began=known.began or event.time)
         else:
-            line = replace(line, seconds=_number(event.evidence.get("seconds")))
+            line = replace(line, seconds=number(event.evidence.get("seconds")))
         if event.done is not None:
             figures = {"done": event.done, "total": event.total, "unit": event.unit}
             line = replace(line, **figures, rate=event.rate)  # type: ignore[arg-type]  # names and types are Line's own
         return line
 
     def __iter__(self) -> Iterator[Line]:
-        return iter(self._lines.values())
+        # A copy: the server reads a check list while another thread adds to it.
+        return iter(tuple(self._lines.values()))
 
     @property
     def finished(self) -> int:
@@ -110,7 +121,3 @@ class Checklist:
     def failed(self) -> Line | None:
         """The step that failed last, if one did."""
         return next((line for line in reversed(list(self)) if line.state is State.FAILED), None)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.report.event import PLAN_ID, Event, EventError, envelope_of
+from agent.server.changes import Changes
 from agent.server.eventlog import EventLog, sync_directory
 from agent.server.plans import PlanFile, PlanStore
 from agent.server.refusal import RefusalError
@@ -53,6 +55,8 @@ class EventStore:
         self._plans = plans
         self._strangers = strangers
         self._clock = clock
+        self.changes = Changes()
+        """Bumped for every plan that has news; the fleet page follows it."""
         self._lock = threading.Lock()
         self._logs: dict[str, EventLog] = {}
 
@@ -80,6 +84,7 @@ class EventStore:
                 events = [_without_envelope(events[0])]
             target = self._created(file.id if file else plan, known=file is not None)
             target.append(events, self._clock())
+            self.changes.bump(file.id if file else plan)
         except OSError as error:
             # 5xx: the agent keeps its events and asks again.
             raise RefusalError(507, f"cannot be stored: {error.strerror or error}") from error
@@ -94,6 +99,14 @@ class EventStore:
             if found is None and self._path(plan).exists():
                 found = self._logs[plan] = EventLog(self._path(plan))
         return found
+
+    def lines_of(self, plan: str) -> Iterator[bytes]:
+        """Yield a plan's events as stored, a line each, the oldest first; none for a stranger."""
+        found = self.log_of(plan)
+        with contextlib.suppress(FileNotFoundError):
+            if found:
+                with found.path.open("rb") as file:
+                    yield from file
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for every plan that is here or has sent events."""
