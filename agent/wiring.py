@@ -23,6 +23,7 @@ from agent.adapters.images import HttpImages
 from agent.adapters.inventory import InventoryReader
 from agent.adapters.kernel import KernelKnobs
 from agent.adapters.luks import Cryptsetup
+from agent.adapters.medium import Medium
 from agent.adapters.mounts import SystemMounts
 from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
 from agent.adapters.tang import TangServers
@@ -32,6 +33,7 @@ from agent.errors import MachineError, Problem, reading_only
 from agent.find import CommandLine, Found, booted_with, find_plan, plan_url
 from agent.inventory.model import Inventory
 from agent.machine import Machine
+from agent.media import names
 from agent.payload.sign import PublicKey, load_trusted
 from agent.plan.model import Plan
 from agent.plan.parse import parse
@@ -54,6 +56,10 @@ PLAN_KEYS = Path("/etc/bedplate/plan-keys")
 POLICY = Path("/etc/bedplate/policy.yaml")
 AUTHORITIES = Path("/etc/bedplate/ca")
 RUN = Path("/run/bedplate")
+MEDIUM = RUN / "media"
+"""Where the operator's medium is mounted while the agent runs."""
+SLOW_MEDIUM = 30.0
+"""Seconds to wait for one when there is a reason: a BMC's virtual disk takes ten to appear."""
 FLUSH = 30.0
 """Seconds to wait at the end for reports that were not delivered yet."""
 
@@ -67,6 +73,9 @@ def find_plan_here(inventory: Inventory) -> Found:
     """Look for the plan in every place there is, in the order of design §2.1."""
     line = CommandLine.parse(Path("/proc/cmdline").read_text())
     rules, url = policy(), plan_url(line, inventory)
+    medium = Medium(command.run, MEDIUM)
+    # Before anything is fetched: it may hold the authorities to fetch by.
+    medium.attach(SLOW_MEDIUM if line.has(names.BOOTED) else 0)
     if url is not None and not rules.admits(url):
         allowed = ", ".join(rules.allowed_servers or ()) or "none"
         message = f"{url}: is not asked, the policy of this live image allows only {allowed}"
@@ -80,7 +89,7 @@ def find_plan_here(inventory: Inventory) -> Found:
                 minimum_tls=rules.minimum_tls,
             ),
             CredentialPlan(),
-            MediumPlan(command.run),
+            MediumPlan(medium, SLOW_MEDIUM),
         ]
     )
 
@@ -255,7 +264,7 @@ def _consoles() -> Iterator[tuple[TextIO, str]]:
 
 
 def _trusted() -> Sequence[PublicKey]:
-    keys = sorted(KEYS.glob("*.pub"))
+    keys = _baked_and_brought(KEYS, names.IMAGE_KEYS, "*.pub")
     if not keys:
         raise MachineError(
             [Problem(str(KEYS), "holds no public key (*.pub): no image could be trusted")]
@@ -265,15 +274,27 @@ def _trusted() -> Sequence[PublicKey]:
 
 def _plan_keys() -> Sequence[PublicKey]:
     """Return the keys that may sign plans; none is legal, then no signature is looked at."""
-    return load_trusted(sorted(PLAN_KEYS.glob("*.pub")))
+    return load_trusted(_baked_and_brought(PLAN_KEYS, names.PLAN_KEYS, "*.pub"))
+
+
+def _baked_and_brought(baked: Path, brought: str, pattern: str) -> list[Path]:
+    """Return the files of the live image and those of the operator's medium.
+
+    None from a medium where plans must be signed: what decides whom to believe was decided when
+    this image was built, and a stick that anybody can put in has no say in it.
+    """
+    found = sorted(baked.glob(pattern))
+    if not policy().require_signed_plan:
+        found += sorted((MEDIUM / brought).glob(pattern))
+    return found
 
 
 def _authorities() -> Path | None:
-    """Return one file with every certificate authority baked into the live image, if there are any.
+    """Return one file with every certificate authority of the live image and the medium, if any.
 
     requests takes one bundle; several files are put together in RAM.
     """
-    found = sorted(AUTHORITIES.glob("*.pem"))
+    found = _baked_and_brought(AUTHORITIES, names.AUTHORITIES, "*.pem")
     if len(found) < 2:
         return found[0] if found else None
     bundle = RUN / "ca.pem"

@@ -6,7 +6,6 @@ import base64
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,9 +23,10 @@ from tenacity import (
 )
 from urllib3.exceptions import HTTPError
 
-from agent.adapters.command import Run
-from agent.errors import CommandError, MachineError, Problem
+from agent.adapters.medium import Medium
+from agent.errors import MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
+from agent.media.names import LABEL, PLAN
 from agent.payload.sign import SIGNATURE_SIZE
 from agent.report.tls import TlsAdapter
 from agent.tls import OLDEST
@@ -35,7 +35,6 @@ from agent.trust import CHALLENGE, FRESHNESS
 log = logging.getLogger(__name__)
 
 CREDENTIAL = "bedplate.plan"
-LABEL = "BEDPLATE"
 PATIENCE = 180.0
 """Seconds to wait for the network and the server before giving up: DHCP behind a spanning tree that
 is still learning takes 50."""
@@ -192,46 +191,32 @@ class CredentialPlan:
 
 @dataclass(frozen=True)
 class MediumPlan:
-    """`plan.yaml` on a medium labelled BEDPLATE, mounted read-only.
+    """`plan.yaml` on the operator's medium, which is looked for now if it was not there before."""
 
-    Only media that are not targets count: optical, USB or removable ones. A stale label on an
-    internal disk is never believed.
-    """
-
-    run: Run
-    device: Path = Path("/dev/disk/by-label") / LABEL
+    medium: Medium
+    patience: float = 0.0
+    """Seconds to wait for one: nothing else is left to wait for."""
 
     def describe(self) -> str:
-        return f"medium labelled {LABEL}"
+        return f"medium labelled {LABEL} (CD, USB or the one booted from)"
 
     def read(self) -> Found | None:
-        if not self.device.exists():
+        if self.medium.source is None and self.medium.fault is None:
+            self.medium.attach(self.patience)
+        if self.medium.fault is not None:
+            raise self.medium.fault
+        if self.medium.source is None:
             return None
+        plan = self.medium.place / PLAN
         try:
-            return self._content() if self._detachable() else None
-        except (CommandError, OSError) as error:
-            raise MachineError([Problem(f"medium {LABEL}", str(error))]) from error
-
-    def _content(self) -> Found | None:
-        with tempfile.TemporaryDirectory(prefix="bedplate-medium-") as place:
-            self.run("mount", "-o", "ro,nodev,nosuid,noexec", self.device, place)
-            try:
-                plan = Path(place) / "plan.yaml"
-                if not plan.is_file():
-                    return None
-                with plan.open("rb") as stream:
-                    content = stream.read(PLAN_LIMIT + 1)
-                return Found(f"medium {LABEL}: plan.yaml", content, signature_of(plan))
-            finally:
-                self.run("umount", place)
-
-    def _detachable(self) -> bool:
-        kernel_name = self.device.resolve().name
-        properties = self.run("udevadm", "info", "--query=property", f"/dev/{kernel_name}")
-        return any(
-            line in {"ID_CDROM=1", "ID_BUS=usb", "ID_DRIVE_THUMB=1"}
-            for line in properties.splitlines()
-        )
+            with plan.open("rb") as stream:
+                content = stream.read(PLAN_LIMIT + 1)
+            return Found(f"medium {LABEL}: {PLAN}", content, signature_of(plan))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            where = f"medium {LABEL}: {PLAN}"
+            raise MachineError([Problem(where, f"cannot be read: {error.strerror}")]) from error
 
 
 def signature_of(plan: Path) -> bytes | None:

@@ -7,19 +7,16 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
-from agent.errors import CommandError, MachineError, PlanError
+from agent.adapters.plan_sources import CredentialPlan, UrlPlan
+from agent.errors import MachineError, PlanError
 from agent.find import PLAN_LIMIT, Found, find_plan
 from agent.plan.parse import parse
-from agent.secret import Secret
 from tests.adapters.certificates import self_signed
 from tests.adapters.crooked import (
     Crooked,
@@ -55,7 +52,7 @@ def serving(*faults: Fault | None, content: bytes = PLAN) -> Iterator[Crooked]:
         yield server
 
 
-def refusal(source: UrlPlan | CredentialPlan | MediumPlan) -> str:
+def refusal(source: UrlPlan | CredentialPlan) -> str:
     with pytest.raises(MachineError) as caught:
         source.read()
     assert caught.value.exit_status == 4
@@ -216,91 +213,3 @@ def test_a_credential_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> 
     (tmp_path / "bedplate.plan").mkdir()
     said = refusal(CredentialPlan((tmp_path,)))
     assert said == f"{tmp_path}/bedplate.plan: cannot be read: {os.strerror(errno.EISDIR)}"
-
-
-# --- a medium ---
-
-
-@dataclass
-class Medium:
-    """The programs that a medium needs: udev says `properties`, mounting brings `files` forth."""
-
-    properties: str = "ID_BUS=usb\n"
-    files: dict[str, bytes] = field(default_factory=dict)
-    broken: str = ""
-    mounted: list[Path] = field(default_factory=list)
-    options: list[str] = field(default_factory=list)
-
-    def __call__(self, *argv: Any, secret: Secret | None = None, timeout: float = 60) -> str:
-        if argv[0] == self.broken:
-            raise CommandError([str(word) for word in argv], "exited with status 32")
-        programs: dict[str, Callable[..., str]] = {
-            "udevadm": lambda *_: self.properties,
-            "mount": self._mount,
-            "umount": self._unmount,
-        }
-        return programs[argv[0]](*argv[1:])
-
-    def _mount(self, flag: str, options: str, device: Path, place: str) -> str:
-        assert flag == "-o"
-        self.options += options.split(",")
-        self.mounted.append(Path(place))
-        for name, content in self.files.items():
-            (Path(place) / name).write_bytes(content)
-        return ""
-
-    def _unmount(self, place: str) -> str:
-        for path in Path(place).iterdir():
-            path.unlink()
-        self.mounted.remove(Path(place))
-        return ""
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Path:
-    (tmp_path / "sdc1").touch()
-    (tmp_path / "BEDPLATE").symlink_to(tmp_path / "sdc1")
-    return tmp_path / "BEDPLATE"
-
-
-def test_a_plan_on_a_medium_is_read_and_the_medium_let_go_of(device: Path) -> None:
-    medium = Medium(files={"plan.yaml": PLAN, "other.txt": b"x"})
-    found = MediumPlan(medium, device).read()
-    assert found == Found("medium BEDPLATE: plan.yaml", PLAN)
-    assert medium.mounted == []
-    assert "ro" in medium.options
-
-
-@pytest.mark.parametrize("properties", ["ID_CDROM=1\nID_BUS=ata\n", "ID_BUS=usb\n"])
-def test_optical_and_usb_media_count(device: Path, properties: str) -> None:
-    medium = Medium(properties, {"plan.yaml": PLAN})
-    assert MediumPlan(medium, device).read() is not None
-
-
-def test_a_label_on_an_internal_disk_is_never_believed(device: Path) -> None:
-    medium = Medium("ID_BUS=ata\nID_FS_LABEL=BEDPLATE\n", {"plan.yaml": PLAN})
-    assert MediumPlan(medium, device).read() is None
-    assert medium.options == [], "it is not even mounted"
-
-
-def test_no_medium_and_a_medium_without_a_plan_are_no_plan(device: Path, tmp_path: Path) -> None:
-    assert MediumPlan(Medium(broken="udevadm"), tmp_path / "nothing").read() is None
-    medium = Medium()
-    assert MediumPlan(medium, device).read() is None
-    assert medium.mounted == []
-
-
-@pytest.mark.parametrize("program", ["udevadm", "mount", "umount"])
-def test_a_medium_that_cannot_be_read_is_named_and_leaves_no_disk_unbootable(
-    device: Path, program: str
-) -> None:
-    medium = Medium(files={"plan.yaml": PLAN}, broken=program)
-    said = refusal(MediumPlan(medium, device))
-    assert said.startswith(f"medium BEDPLATE: {program} ")
-
-
-def test_a_plan_on_a_medium_is_not_read_beyond_its_limit(device: Path) -> None:
-    medium = Medium(files={"plan.yaml": bytes(3 * PLAN_LIMIT)})
-    found = MediumPlan(medium, device).read()
-    assert found is not None
-    assert len(found.content) == PLAN_LIMIT + 1

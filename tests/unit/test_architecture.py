@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "payload": BOTTOM,
     "oci": BOTTOM | {"payload", "reference"},
     "report": BOTTOM,
+    "media": BOTTOM | {"payload"},
     "find": BOTTOM | {"inventory"},
     "policy": BOTTOM,
     "tls": set(),
@@ -35,13 +36,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks": PORTS | {"target", "keyslots", "pin"},
     "steps": PORTS | {"target", "keyslots", "pin", "checks"},
     "adapters": PORTS
-    | {"trust", "oci", "reference", "find", "report", "keyslots", "pin", "target"},
+    | {"trust", "oci", "reference", "find", "report", "keyslots", "pin", "target", "media"},
     "sequence": PORTS | {"steps", "target", "pin"},
     "flashing": PORTS | {"steps"},
     "engine": PORTS | {"steps", "checks", "report"},
     "resolve": PORTS | {"steps", "checks", "engine", "pin", "flashing", "sequence"},
     "fleet": DATA | {"checks", "resolve"},
     "session": PORTS | {"engine", "find", "report", "resolve", "trust"},
+    "redfish": BOTTOM | {"report", "plan"},
     "server": BOTTOM | {"report", "plan", "payload", "trust"},
 }
 """What each layer may import besides itself; `cli` and `wiring` may import everything."""
@@ -52,6 +54,7 @@ ONLY_IN = {
     "pyudev": {"adapters"},
     "click": {"cli"},
     "starlette": {"server"},
+    "sushy": {"redfish/bmc.py"},
     "uvicorn": {"server"},
 }
 """Modules with one door."""

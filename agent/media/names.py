@@ -1,0 +1,20 @@
+"""What the files on a boot medium are called; the live image looks for them by these names."""
+
+from __future__ import annotations
+
+LABEL = "BEDPLATE"
+"""Of the ISO 9660 file system, and of the FAT volume of a stick."""
+PLAN = "plan.yaml"
+AUTHORITIES = "ca"
+"""Directory of certificate authorities, *.pem."""
+IMAGE_KEYS = "keys"
+"""Directory of public keys that may sign images, *.pub."""
+PLAN_KEYS = "plan-keys"
+IMAGES = "images"
+"""Directory of images: NAME.json, its signature and its payload."""
+BOOTED = "bedplate.medium"
+"""Word on the kernel command line: a medium of ours was booted, so it is worth waiting for."""
+LOADER_OPTIONS = "bedplate.cfg"
+"""On the ESP, read by GRUB: kernel options of this one medium."""
+GRUB_CONFIGURATION = "EFI/debian/grub.cfg"
+"""Where Debian's signed GRUB looks; an ESP without it starts a unified kernel image by itself."""
