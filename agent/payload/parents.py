@@ -62,11 +62,22 @@ def _make(top: int, path: bytes) -> None:
                 continue
             if name == b"..":
                 return
+            made = False
             with suppress(FileExistsError):
                 os.mkdir(name, MODE, dir_fd=above)
+                made = True
             flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             above = os.open(name, flags, dir_fd=above)
             stack.callback(os.close, above)
+            if made:
+                _drop_inherited(above)
+
+
+def _drop_inherited(directory: int) -> None:
+    """Take off the ACLs that a default ACL above gave, as tar does with those that it makes."""
+    for name in ("system.posix_acl_access", "system.posix_acl_default"):
+        with suppress(OSError):  # none, or a file system without ACLs
+            os.removexattr(f"/proc/self/fd/{directory}", name)
 
 
 class Names:

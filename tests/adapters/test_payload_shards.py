@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -63,16 +63,21 @@ def lay_alone(archive: bytes, root: Path) -> None:
 
 
 def children() -> set[str]:
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {pid for task in tasks for pid in task.read_text().split()}
+    found = set[str]()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError):  # a thread of another test has just ended
+            found |= set(task.read_text().split())
+    return found
 
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """Whatever the test does, no program, thread or mount is left of it."""
-    before = children(), threading.active_count()
+    programs, threads = children(), set(threading.enumerate())
     yield
-    assert (children(), threading.active_count()) == before
+    # What was there before may have ended meanwhile.
+    assert not children() - programs
+    assert not set(threading.enumerate()) - threads
     assert "bedplate" not in Path("/proc/self/mountinfo").read_text()
 
 
