@@ -5,9 +5,11 @@ Used by the demo, the machine tests and the benchmarks, so that all of them inst
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import uuid
@@ -26,11 +28,19 @@ from qemu.program import repository, run
 from qemu.server import PLAN_KEY
 
 IMAGE = "debian13"
+_EVENTS = """SELECT line FROM event JOIN log ON log.id = event.log
+             WHERE log.plan = ? ORDER BY position"""
 KEY = repository() / "build/keys/image.key"
 """Made by `make keys`; its public half is baked into the live image."""
 
 
-FAMILIES = {"dracut": ("sample", IMAGE), "grub": ("sample-grub", "debian13-grub")}
+FAMILIES = {
+    "dracut": ("sample", IMAGE),
+    "packages": ("sample-packages", "debian13-packages"),
+    "grub": ("sample-grub", "debian13-grub"),
+    "bookworm": ("sample-grub-bookworm", "debian12-grub"),
+    "testing": ("sample-packages-testing", "testing-packages"),
+}
 """The sample images: where each is built below build/, and what it is called."""
 
 
@@ -145,10 +155,13 @@ class Site:
 
         A plan has a run for each time it was booted: a second one says "already installed".
         """
-        log = self.server.directory / "events" / f"{plan['id']}.jsonl"
-        if not log.exists():
+        file = (self.server.directory / "bedplate.sqlite").resolve()
+        if not file.exists():
             return []
-        events = [json.loads(line) for line in log.read_text().splitlines()]
+        # Read from the file, so that it works while the server is stopped too.
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
+            lines = database.execute(_EVENTS, (plan["id"],)).fetchall()
+        events = [json.loads(line) for (line,) in lines]
         return [event for event in events if not run or event["run"] == run]
 
     def last_run(self, plan: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 
 from agent.report.event import ESCROW_STEP, RUN_STEP, Event, State
@@ -59,6 +60,7 @@ class Checklist:
         other = Checklist()
         vars(other).update(vars(self))
         other._lines = dict(self._lines)
+        other.standing = copy(self.standing)
         return other
 
     def update(self, event: Event) -> Line | None:

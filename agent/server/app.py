@@ -14,7 +14,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +28,7 @@ from agent.payload.sign import SigningKey
 from agent.report.event import PLAN_ID
 from agent.report.text import plain
 from agent.server import page
+from agent.server.database import FILE, Database
 from agent.server.events import BODY_LIMIT, EventStore
 from agent.server.files import FileResponse, open_below
 from agent.server.plans import Identity, PlanFile, PlanStore
@@ -41,7 +48,6 @@ class Site:
     """The served directory: where things lie, and the stores over them."""
 
     images: Path
-    events: Path
     plans: PlanStore
     store: EventStore
 
@@ -62,8 +68,8 @@ class Site:
         # Each may be a link to elsewhere; links inside them may not lead out of them.
         plans = PlanStore((root / "plans").resolve())
         events, escrow = (root / "events").resolve(), (root / "escrow").resolve()
-        store = EventStore(events, escrow, plans)
-        return cls((root / "images").resolve(), events, plans, store)
+        store = EventStore(events, escrow, plans, database=Database.sqlite(root / FILE))
+        return cls((root / "images").resolve(), plans, store)
 
 
 def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
@@ -162,8 +168,11 @@ def _events_out(request: Request) -> ASGIApp:
     plan = request.query_params.get("plan", "")
     if not PLAN_ID.fullmatch(plan):
         raise RefusalError(400, "plan: give a plan's id, as in /v1/events?plan=ID")
-    name = f"{plan}.jsonl"
-    return FileResponse(open_below(_site(request).events, name), name, cache=False)
+    found = _site(request).store.lines(plan)
+    if found is None:
+        raise RefusalError(404, f"plan {plan}: no event came")
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(found, media_type="application/x-ndjson", headers=headers)
 
 
 def _image(request: Request) -> ASGIApp:

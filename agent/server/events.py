@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from agent.report.event import PLAN_ID, Event, EventError, envelope_of
+from agent.server import older
+from agent.server.batches import STRANGERS_LIMIT, Batch, Batches, Stored
 from agent.server.changes import Changes
-from agent.server.eventlog import EventLog, sync_directory
+from agent.server.database import FILE, Database, logs, reason
+from agent.server.database import events as event_table
+from agent.server.escrow import Escrow, EscrowFiles
+from agent.server.eventlog import EventLog, Pictures
 from agent.server.plans import PlanFile, PlanStore
 from agent.server.refusal import RefusalError
 
@@ -21,12 +27,14 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of one batch."""
-STRANGERS_LIMIT = 1000
-"""Plans that are not in this directory and may nevertheless send events, to keep a bound."""
-ENVELOPES_LIMIT = 100
-"""Escrow envelopes kept for one plan."""
+PAGE = 500
+"""Events read from the database at a time."""
+PROGRESS_READ = 50
+"""Progress events read for a picture: the last ones say how far it is."""
 
 Answer = dict[str, int | str | bool]
+Observer = Callable[[Stored], None]
+"""Told of every batch once it is committed, of its fresh events only; must be quick."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +47,40 @@ class Row:
 
 
 class EventStore:
-    """Takes batches of events into `events/` and envelopes into `escrow/`. Safe in threads."""
+    """Takes batches of events into the database and envelopes into escrow. Safe in threads.
+
+    `events` is the directory of older servers' files, which are imported. Without `database` it
+    is SQLite beside that directory. `token_for` tells the token minted for a plan, if any is.
+    """
 
     def __init__(
         self,
         events: Path,
-        escrow: Path,
+        escrow: Path | Escrow,
         plans: PlanStore,
         *,
+        database: Database | None = None,
         strangers: int = STRANGERS_LIMIT,
         clock: Callable[[], float] = time.time,
+        changes: Changes | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
-        self._events = events
-        self._escrow = escrow
+        self._escrow = EscrowFiles(escrow) if isinstance(escrow, Path) else escrow
         self._plans = plans
-        self._strangers = strangers
         self._clock = clock
-        self.changes = Changes()
-        """Bumped for every plan that has news; the fleet page follows it."""
-        self._lock = threading.Lock()
-        self._logs: dict[str, EventLog] = {}
+        self.changes = changes or Changes()
+        self._observers = tuple(observers)
+        self._pictures = Pictures()
+        self.database = database or Database.sqlite(events.parent / FILE)
+        quiet = Batches(self.database, lambda stored: None, strangers)
+        older.take_in(events, quiet)
+        self._batches = Batches(self.database, self._committed, strangers)
 
     def take(self, body: bytes, *, token: str, plan: str) -> Answer:
         """Store a batch and return the answer to it.
 
         `token` is the bearer token that came along, `plan` whom an empty batch asks for. A batch
-        is taken as a whole or refused as a whole, by `RefusalError` with 400, 401 or 507.
+        is taken as a whole or refused as a whole, by `RefusalError` with 400, 401, 503 or 507.
         """
         events = _parse(body)
         if not events:
@@ -82,40 +98,96 @@ class EventStore:
                     raise RefusalError(400, "evidence.envelope: must come in a batch of its own")
                 answer["acknowledged"] = self._keep(events[0])
                 events = [_without_envelope(events[0])]
-            target = self._created(file.id if file else plan, known=file is not None)
-            target.append(events, self._clock())
-            self.changes.bump(file.id if file else plan)
+            name = file.id if file else plan
+            self._batches.store(Batch(name, file is not None, events, self._clock()))
         except OSError as error:
             # 5xx: the agent keeps its events and asks again.
             raise RefusalError(507, f"cannot be stored: {error.strerror or error}") from error
+        except SQLAlchemyError as error:
+            raise RefusalError(503, f"cannot be stored: {reason(error)}") from error
         return answer
 
     def log_of(self, plan: str) -> EventLog | None:
-        """Return a plan's log, or None if no event ever came."""
+        """Return what is known of a plan now, or None if no event ever came."""
         if not PLAN_ID.fullmatch(plan):
             return None
-        with self._lock:
-            found = self._logs.get(plan)
-            if found is None and self._path(plan).exists():
-                found = self._logs[plan] = EventLog(self._path(plan))
-        return found
-
-    def lines_of(self, plan: str) -> Iterator[bytes]:
-        """Yield a plan's events as stored, a line each, the oldest first; none for a stranger."""
-        found = self.log_of(plan)
-        with contextlib.suppress(FileNotFoundError):
-            if found:
-                with found.path.open("rb") as file:
-                    yield from file
+        with self.database.reading() as connection:
+            found = connection.execute(_STATES.where(logs.c.plan == plan)).first()
+            return None if found is None else self._picture(connection, found)
 
     def rows(self) -> Iterator[Row]:
         """Yield a row for every plan that is here or has sent events."""
         plans = {plan.id: plan for plan in self._plans.all()}
-        for plan, file in plans.items():
-            yield Row(plan, file, self.log_of(plan))
-        for path in sorted(self._events.glob("*.jsonl")):
-            if path.stem not in plans and (found := self.log_of(path.stem)):
-                yield Row(path.stem, None, found)
+        with self.database.reading() as connection:
+            states = {state.plan: state for state in connection.execute(_STATES.order_by("plan"))}
+            for plan, file in plans.items():
+                state = states.get(plan)
+                yield Row(plan, file, self._picture(connection, state) if state else None)
+            for plan, state in states.items():
+                if plan not in plans:
+                    yield Row(plan, None, self._picture(connection, state))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many events each plan has, to notice what other servers took."""
+        with self.database.reading() as connection:
+            found = connection.execute(select(logs.c.plan, logs.c.events))
+            return {row.plan: row.events for row in found}
+
+    def lines(self, plan: str) -> Iterator[bytes] | None:
+        """Return a plan's events as pages of JSON lines, in the order of arrival; None: no plan."""
+        with self.database.reading() as connection:
+            found = connection.execute(_STATES.where(logs.c.plan == plan)).first()
+        return None if found is None else self._pages(found.id, found.events)
+
+    def lines_of(self, plan: str) -> Iterator[bytes]:
+        """Yield a plan's events one line each, none for a plan that nobody has heard of."""
+        for page in self.lines(plan) or ():
+            yield from page.splitlines(keepends=True)
+
+    def envelopes(self) -> int:
+        """Return how many envelopes are in escrow."""
+        return self._escrow.count()
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _pages(self, log_id: int, count: int) -> Iterator[bytes]:
+        for start in range(0, count, PAGE):
+            wanted = (
+                select(event_table.c.line)
+                .where(event_table.c.log == log_id)
+                .where(event_table.c.position > start, event_table.c.position <= start + PAGE)
+                .order_by(event_table.c.position)
+            )
+            with self.database.reading() as connection:
+                lines = connection.execute(wanted).scalars().all()
+            yield "".join(lines).encode("utf-8")
+
+    def _committed(self, stored: Stored) -> None:
+        known = self._pictures.get(stored.plan)
+        if known is None and stored.before == 0:
+            known = EventLog(stored.plan)
+        # Where another server was faster, the picture is brought up to date by who looks at it.
+        if known is not None and known.count == stored.before:
+            now = known.after(stored.fresh, heard=stored.now, count=stored.count)
+            self._pictures.put(now)
+        for observer in self._observers:
+            try:
+                observer(stored)
+            except Exception:
+                log.exception("an observer of events fails; the events are stored")
+        self.changes.bump(stored.plan)
+
+    def _picture(self, connection: Connection, state: Any) -> EventLog:
+        """Return the picture of a plan up to the state of its row in the database."""
+        known = self._pictures.get(state.plan) or EventLog(state.plan)
+        if known.count < state.events:
+            missing = _since(connection, state.id, known.count, state.events)
+            known = known.after(missing, heard=state.heard, count=state.events)
+            self._pictures.put(known)
+        elif known.heard < state.heard:
+            known = replace(known, heard=state.heard)
+        return known
 
     def _authorize(self, plan: str, token: str) -> PlanFile | None:
         """Return the plan if it is one of ours; raise 401 unless the token fits."""
@@ -125,45 +197,35 @@ class EventStore:
             raise RefusalError(401, f"plan {plan}: {what}")
         return file
 
-    def _created(self, plan: str, *, known: bool) -> EventLog:
-        """Return the plan's log, an empty one if there is none yet."""
-        found = self.log_of(plan)
-        with self._lock:
-            found = found or self._logs.get(plan)
-            if found is None:
-                if not known and len(self._logs) >= self._strangers:
-                    raise RefusalError(507, "too many plans that this server does not know")
-                found = self._logs[plan] = EventLog(self._path(plan))
-        return found
-
-    def _path(self, plan: str) -> Path:
-        return self._events / f"{plan}.jsonl"
-
     def _keep(self, event: Event) -> str:
-        """Write the envelope durably and return its sha256; doing it again changes nothing."""
+        """Keep the envelope durably and return its sha256; doing it again changes nothing."""
         try:
             found = envelope_of(event)
         except EventError as error:
             raise RefusalError(400, str(error)) from None
         if found is None:
             raise RefusalError(400, "evidence.envelope: belongs to the step escrow")
-        envelope, digest = found
-        path = self._escrow / f"{event.plan}-{digest}.p7m"
-        with self._lock:
-            if path.exists():
-                return digest
-            if sum(1 for _ in self._escrow.glob(f"{event.plan}-{'?' * 64}.p7m")) >= ENVELOPES_LIMIT:
-                raise RefusalError(507, f"plan {event.plan}: has {ENVELOPES_LIMIT} envelopes")
-            part = path.with_name(f".{path.name}.part")
-            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(envelope)
-                file.flush()
-                os.fsync(descriptor)
-            part.rename(path)
-            sync_directory(self._escrow)
-        log.info("escrow: kept %s", path.name)
-        return digest
+        return self._escrow.keep(event.plan, found[0])
+
+
+_STATES = select(logs.c.id, logs.c.plan, logs.c.events, logs.c.heard)
+
+
+def _since(connection: Connection, log_id: int, after: int, upto: int) -> Iterator[Event]:
+    """Yield the events of a log between two positions: all that matter, and the last progress.
+
+    A long installation has thousands of progress events, of which only the last are looked at.
+    """
+    table = event_table.c
+    mine = select(table.position, table.line).where(table.log == log_id, table.position <= upto)
+    position = after
+    kept = mine.where(table.progress.is_(False)).order_by(table.position).limit(PAGE)
+    while page := connection.execute(kept.where(table.position > position)).all():
+        yield from (Event.from_json(row.line) for row in page)
+        position = page[-1].position
+    last = mine.where(table.position > position).order_by(table.position.desc())
+    newest = connection.execute(last.limit(PROGRESS_READ)).all()
+    yield from (Event.from_json(row.line) for row in reversed(newest))
 
 
 def _parse(body: bytes) -> list[Event]:
