@@ -18,7 +18,10 @@ STEPS_KEPT = 64
 
 
 class Standing:
-    """Folded from events in any order; never raises. Words are empty until something is known."""
+    """Folded from events in any order; never raises. Words are empty until something is known.
+
+    Its values are replaced and never changed, so that `copy.copy` makes an independent one.
+    """
 
     def __init__(self) -> None:
         self.run = ""
@@ -66,7 +69,7 @@ class Standing:
     def _learn(self, event: Event) -> None:
         seconds = number(event.evidence.get("seconds"))
         if seconds is not None and len(self.seconds) < STEPS_KEPT:
-            self.seconds[event.step] = seconds
+            self.seconds = {**self.seconds, event.step: seconds}
         match event.step:
             case "mirror-disks":
                 self.mirror = "made"

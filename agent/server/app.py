@@ -15,7 +15,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
-    HTMLResponse,
     JSONResponse,
     PlainTextResponse,
     Response,
@@ -27,7 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent.payload.sign import SigningKey
 from agent.report.event import PLAN_ID
 from agent.report.text import plain
-from agent.server import page
+from agent.server import views
+from agent.server.board import Board
+from agent.server.changes import Changes
 from agent.server.database import FILE, Database
 from agent.server.events import BODY_LIMIT, EventStore
 from agent.server.files import FileResponse, open_below
@@ -50,6 +51,7 @@ class Site:
     images: Path
     plans: PlanStore
     store: EventStore
+    board: Board
 
     @classmethod
     def open(cls, directory: Path) -> Site:
@@ -68,8 +70,11 @@ class Site:
         # Each may be a link to elsewhere; links inside them may not lead out of them.
         plans = PlanStore((root / "plans").resolve())
         events, escrow = (root / "events").resolve(), (root / "escrow").resolve()
-        store = EventStore(events, escrow, plans, database=Database.sqlite(root / FILE))
-        return cls((root / "images").resolve(), plans, store)
+        changes = Changes()
+        store = EventStore(
+            events, escrow, plans, database=Database.sqlite(root / FILE), changes=changes
+        )
+        return cls((root / "images").resolve(), plans, store, Board(store, changes))
 
 
 def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
@@ -78,9 +83,10 @@ def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
     With `signer` plans that have no signature of their own are signed as they are asked for, and
     challenges for freshness are answered.
     """
+    site = Site.open(directory)
     app = Starlette(
         routes=[
-            Route("/", _fleet),
+            *views.routes(site.board),
             Route("/healthz", _health),
             Route("/v1/plan", _plan_for),
             Route("/v1/plans/{name}", _plan),
@@ -91,7 +97,7 @@ def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
         exception_handlers={RefusalError: _refused, HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
-    app.state.site = Site.open(directory)
+    app.state.site = site
     app.state.signer = signer
     return _Logged(app)
 
@@ -103,13 +109,6 @@ def _site(request: Request) -> Site:
 
 async def _health(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
-
-
-def _fleet(request: Request) -> Response:
-    return HTMLResponse(
-        page.render(_site(request).store.rows()),
-        headers={"Content-Security-Policy": page.POLICY, "Cache-Control": "no-store"},
-    )
 
 
 def _plan_for(request: Request) -> Response:

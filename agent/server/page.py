@@ -1,4 +1,8 @@
-"""The fleet page: one row a machine, no script, everything from outside shown as text."""
+"""The fleet page as the server writes it: every row there is, readable without any script.
+
+The script (`web/`) takes over from there. Everything from outside is text: escaped here, given to
+`textContent` there; and the policy lets nothing run or load that is not a file of ours.
+"""
 
 from __future__ import annotations
 
@@ -7,126 +11,141 @@ import time
 from collections.abc import Iterable
 from string import Template
 
-from agent.report.checklist import Checklist
-from agent.report.event import State
-from agent.report.text import amount, counted, duration, plain
-from agent.server.events import Row
+from agent.report.text import amount, counted, duration
+from agent.server.overview import STATES, Entry, totals
 
-REFRESH = 2
-"""Seconds between two loads of the page."""
+REFRESH = 5
+"""Seconds between two loads where there is no script."""
 ROWS_LIMIT = 2000
-# Even if a hostile string got through the escaping, nothing of it could run or load.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+COLUMNS = (
+    ("name", "Machine"),
+    ("state", "State"),
+    ("step", "Step"),
+    ("share", "Progress"),
+    ("rate", "Rate"),
+    ("eta", "Time left"),
+    ("heard", "Heard"),
+    ("mirror", "Mirror"),
+    ("unlock", "Unlock"),
+    ("seal", "Seal"),
+)
+"""What rows are sorted by, and what the column is called."""
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="$refresh">
-<title>Bedplate: $installed of $count installed</title>
-<style>
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
-body { margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem }
-h1 { font-size: 1.2rem; margin: 0 0 .2rem }
-table { border-collapse: collapse; width: 100%; margin-top: 1rem }
-th, td { text-align: left; vertical-align: top; padding: .35rem .6rem }
-th, td { border-bottom: 1px solid #8884 }
-th { font-weight: 600; opacity: .7 }
-td { overflow-wrap: anywhere }
-td.figure { white-space: nowrap; font-variant-numeric: tabular-nums }
-progress { width: 9rem; accent-color: #2a7ade }
-small { opacity: .7 }
-.installed { color: #1a8f3c } .failed { color: #d3322c } .silent { color: #b8860b }
-</style>
+<meta name="color-scheme" content="light dark">
+<title>Bedplate: $installed of $machines installed</title>
+<noscript><meta http-equiv="refresh" content="$refresh"></noscript>
+<link rel="icon" href="static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="static/fleet.css">
+<script type="module" src="static/fleet.js"></script>
 </head>
 <body>
+<header class="top">
 <h1>Bedplate</h1>
-<p>$machines: $installed installed, $running running, $failed failed, $waiting waiting.</p>
-<table>
-<thead><tr><th>Machine</th><th>State</th><th>Step</th><th>Progress</th><th>Heard</th></tr></thead>
-<tbody>
+<p id="sentence">$sentence</p>
+<p id="link" role="status"></p>
+</header>
+<section id="roll-out" aria-label="Roll-out" hidden>
+<div id="totals" role="group" aria-label="Show only machines that are"></div>
+<figure id="timeline"></figure>
+</section>
+<form id="find" role="search" hidden>
+<input id="filter" type="search" autocomplete="off" spellcheck="false" maxlength="200"
+ aria-label="Filter" placeholder="Filter by any text">
+<label id="order-label">Sort by <select id="order"></select></label>
+<p id="shown" role="status"></p>
+<p id="keys"><kbd>/</kbd> filter <kbd>↑</kbd><kbd>↓</kbd> move <kbd>Enter</kbd> open
+<kbd>Esc</kbd> close</p>
+</form>
+<main>
+<table id="fleet">
+<thead><tr>$heads</tr></thead>
+<tbody id="rows">
 $rows
 </tbody>
 </table>
+<p id="nothing" hidden></p>
+</main>
+<aside id="detail" aria-label="Machine" hidden></aside>
 </body>
 </html>
 """)
 _ROW = Template(
-    "<tr><td>$name<br><small>$plan</small></td><td class='$state'>$state</td>"
-    "<td>$step</td><td class='figure'>$bar</td><td class='figure'>$heard</td></tr>"
+    '<tr class="$state"><td class="name"><a href="v1/fleet/$id">$name</a><small>$machine</small>'
+    '</td><td class="state">$state</td><td class="step">$step</td><td class="share">$bar</td>'
+    '<td class="rate">$rate</td><td class="eta">$eta</td><td class="heard">$heard</td>'
+    '<td class="mirror">$mirror</td><td class="unlock">$unlock</td><td class="seal">$seal</td></tr>'
 )
-SILENT = 60.0
-"""Seconds without a word after which a running machine is shown as silent."""
 
 
-def render(rows: Iterable[Row], now: float | None = None) -> str:
+def render(entries: Iterable[Entry], now: float | None = None) -> str:
     """Return the page; `now` is in Unix seconds."""
     now = time.time() if now is None else now
-    shown = list(rows)
-    counts = {"installed": 0, "failed": 0, "waiting": 0}
-    lines: list[str] = []
-    for row in shown:
-        state = _state(row, now)
-        if state in counts:
-            counts[state] += 1
-        if len(lines) < ROWS_LIMIT:
-            lines.append(_row(row, state, now))
+    shown = sorted(entries, key=lambda each: (STATES.index(each.state), each.name))
+    counts = totals(shown)
     return _PAGE.substitute(
         refresh=REFRESH,
-        count=len(shown),
-        machines=counted(len(shown), "machine"),
-        running=len(shown) - sum(counts.values()),
-        rows="\n".join(lines),
-        **counts,
+        machines=counts["machines"],
+        installed=counts["installed"],
+        sentence=_sentence(counts),
+        heads="".join(f'<th scope="col" data-by="{by}">{name}</th>' for by, name in COLUMNS),
+        rows="\n".join(_row(each, now) for each in shown[:ROWS_LIMIT]),
     )
 
 
-def _state(row: Row, now: float) -> str:
-    if row.log is None:
-        return "waiting"
-    steps = row.log.checklist
-    if steps.last:
-        return "installed" if steps.last.state is State.FINISHED else "failed"
-    if row.log.installed and not steps.current:
-        return "installed"  # the first boot has reported, in a run of its own
-    return "silent" if now - row.log.heard > SILENT else "running"
+def _sentence(counts: dict[str, int]) -> str:
+    machines = counted(counts["machines"], "machine")
+    states = ", ".join(f"{counts[state]} {state}" for state in reversed(STATES) if counts[state])
+    return f"{machines}: {states}." if states else f"{machines}."
 
 
-def _row(row: Row, state: str, now: float) -> str:
-    steps = row.log.checklist if row.log else Checklist()
-    name = (row.file.hostname if row.file else "") or steps.machine or row.plan
+def _row(each: Entry, now: float) -> str:
     return _ROW.substitute(
-        name=_text(name),
-        plan=_text(row.plan),
-        state=state,
-        step=_step(steps),
-        bar=_bar(steps),
-        heard=f"{duration(now - row.log.heard)} ago" if row.log else "",
+        id=html.escape(each.id),
+        name=html.escape(each.name),
+        machine=html.escape(each.machine if each.machine != each.name else ""),
+        state=each.state,
+        step=_step(each),
+        bar=_bar(each),
+        rate=html.escape(f"{amount(each.rate, each.unit)}/s") if each.rate else "",
+        eta=_time(each, now),
+        heard=f"{duration(now - each.heard)} ago" if each.heard is not None else "",
+        mirror=each.mirror,
+        unlock=each.unlock,
+        seal=each.seal,
     )
 
 
-def _step(steps: Checklist) -> str:
-    if steps.last:
-        return _text(steps.last.message)
-    if steps.failed and not steps.current:
-        return _text(f"{steps.failed.title}: {steps.failed.message}")
-    total = max(steps.expected, len(list(steps)))
-    count = f"<br><small>{steps.finished} of {total} steps</small>" if total else ""
-    return (_text(steps.current.title) if steps.current else "") + count
+def _step(each: Entry) -> str:
+    parts = [html.escape(each.step)] if each.step else []
+    if each.message:
+        parts.append(f"<em>{html.escape(each.message)}</em>")
+    if each.steps and each.state != "installed":
+        count = f"{each.finished} of {each.steps} steps"
+        moved = amount(each.done, each.unit) if each.done is not None else ""
+        of = f" of {amount(each.total, each.unit)}" if moved and each.total else ""
+        parts.append(f"<small>{html.escape(count + (f', {moved}{of}' if moved else ''))}</small>")
+    return "".join(parts)
 
 
-def _bar(steps: Checklist) -> str:
-    line = steps.current
-    if line is None or line.done is None:
+def _bar(each: Entry) -> str:
+    if each.share is None or each.state in ("waiting", "installed"):
         return ""
-    moved = amount(line.done, line.unit) + (
-        f" of {amount(line.total, line.unit)}" if line.total else ""
-    )
-    rate = f", {amount(line.rate, line.unit)}/s" if line.rate else ""
-    value = f' value="{line.share:.3f}"' if line.share is not None else ""
-    return f"<progress{value}></progress><br><small>{_text(moved + rate)}</small>"
+    return f'<progress value="{each.share:.3f}"></progress>'
 
 
-def _text(text: str) -> str:
-    return html.escape(plain(text, limit=400))
+def _time(each: Entry, now: float) -> str:
+    if each.ended is not None and each.took is not None:
+        return f"took {duration(each.took)}"
+    if each.eta is None:
+        return ""
+    left = duration(each.eta - now)
+    return left if each.eta_of == "run" else f"step: {left}"
