@@ -23,7 +23,7 @@ $(VENV)/stamp: pyproject.toml
 	@test -x $(PYTHON) && $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install -y python3 python3-venv; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[server,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[redfish,server,dev]'
 	@touch $@
 
 lint: venv  ## ruff and mypy --strict

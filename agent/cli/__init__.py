@@ -18,6 +18,7 @@ from agent.cli.image import image_commands
 from agent.cli.images import images_commands
 from agent.cli.machine import machine_commands
 from agent.cli.preset import preset_commands
+from agent.cli.redfish import redfish_commands
 from agent.cli.server import server_commands
 from agent.errors import AgentError, MachineError, PlanError
 
@@ -81,6 +82,7 @@ COMMANDS = (
     *image_commands,
     *images_commands,
     *server_commands,
+    *redfish_commands,
 )
 for command in COMMANDS:
     main.add_command(command)

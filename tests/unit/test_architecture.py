@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fleet": DATA | {"checks", "resolve"},
     "session": PORTS | {"engine", "find", "report", "resolve", "trust"},
     "redfish": BOTTOM | {"report", "plan"},
+    "foreman": BOTTOM | {"inventory", "find", "plan", "report"},
     "server": BOTTOM | {"report", "plan", "payload", "trust"},
 }
 """What each layer may import besides itself; `cli` and `wiring` may import everything."""
