@@ -34,8 +34,9 @@ lint: venv  ## ruff and mypy --strict
 unit: venv  ## Pure core, steps and engine; no root, under a minute
 	$(PYTEST) tests/unit
 
+# They wait more than they work: for timeouts that are tested, for keys, for programs to start.
 adapters: venv deps  ## Real programs on loopback and sparse files
-	$(PYTEST) tests/adapters
+	$(PYTEST) -n 4 --dist loadfile tests/adapters
 
 machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
