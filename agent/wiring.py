@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +30,20 @@ from agent.adapters.tang import TangServers
 from agent.adapters.target import ChrootTarget
 from agent.adapters.tpm import TpmTools
 from agent.errors import MachineError, Problem, reading_only
-from agent.find import CommandLine, Found, booted_with, find_plan, plan_url
+from agent.find import CommandLine, Found, PlanSource, booted_with, find_plan, plan_url
+from agent.foreman.address import Server, configured, is_unattended, shown
+from agent.foreman.discovery import Show
+from agent.foreman.outcome import Outcome
+from agent.foreman.setup import discovery, outcome_of, where
+from agent.foreman.source import ForemanFound, ForemanPlan
+from agent.foreman.talk import Talk
 from agent.inventory.model import Inventory
 from agent.machine import Machine
 from agent.media import names
 from agent.payload.sign import PublicKey, load_trusted
 from agent.plan.model import Plan
 from agent.plan.parse import parse
+from agent.plan.report import ForemanReport, HttpReport
 from agent.policy import Policy, read_policy
 from agent.report.console import open_console
 from agent.report.http import HttpSink
@@ -46,6 +53,7 @@ from agent.report.reporter import Reporter
 from agent.report.sink import Sink
 from agent.report.tail import LogTail
 from agent.resolve import Order, resolve
+from agent.secret import Secret
 from agent.session import Approve, run
 from agent.trust import Trust, judge
 
@@ -69,29 +77,66 @@ def read_inventory() -> Inventory:
         return InventoryReader().read()
 
 
-def find_plan_here(inventory: Inventory) -> Found:
-    """Look for the plan in every place there is, in the order of design §2.1."""
+def find_plan_here(inventory: Inventory, show: Show) -> Found:
+    """Look for the plan in every place there is, in the order of design §2.1.
+
+    `show` tells an operator what is waited for, where somebody has to decide in Foreman.
+    """
     line = CommandLine.parse(Path("/proc/cmdline").read_text())
-    rules, url = policy(), plan_url(line, inventory)
+    rules, url, foreman = policy(), plan_url(line, inventory), configured(line)
     medium = Medium(command.run, MEDIUM)
     # Before anything is fetched: it may hold the authorities to fetch by.
     medium.attach(SLOW_MEDIUM if line.has(names.BOOTED) else 0)
-    if url is not None and not rules.admits(url):
-        allowed = ", ".join(rules.allowed_servers or ()) or "none"
-        message = f"{url}: is not asked, the policy of this live image allows only {allowed}"
-        raise MachineError([Problem("plan", message)])
-    return find_plan(
-        [
-            UrlPlan(
-                url,
-                ca_bundle=_authorities(),
-                signed=bool(_plan_keys()) or rules.require_signed_plan,
-                minimum_tls=rules.minimum_tls,
-            ),
-            CredentialPlan(),
-            MediumPlan(medium, SLOW_MEDIUM),
-        ]
+    for address in (url, foreman.base if foreman else None):
+        _must_be_admitted(address, rules)
+    places: list[PlanSource] = [
+        _plan_at(url, rules),
+        CredentialPlan(),
+        MediumPlan(medium, SLOW_MEDIUM),
+    ]
+    if foreman is not None:
+        places += _foreman(foreman, line, show)
+    return find_plan(places)
+
+
+def find_plan_in_foreman(server: Server) -> Callable[[Inventory, Show], Found]:
+    """Return what asks this Foreman and no other place."""
+
+    def read(inventory: Inventory, show: Show) -> Found:
+        del inventory
+        _must_be_admitted(server.base, policy())
+        line = CommandLine.parse(Path("/proc/cmdline").read_text())
+        return find_plan(_foreman(server, line, show))
+
+    return read
+
+
+def _must_be_admitted(url: str | None, rules: Policy) -> None:
+    if url is None or rules.admits(url):
+        return
+    allowed = ", ".join(rules.allowed_servers or ()) or "none"
+    message = f"{shown(url)}: is not asked, the policy of this live image allows only {allowed}"
+    raise MachineError([Problem("plan", message)])
+
+
+def _plan_at(url: str | None, rules: Policy) -> PlanSource:
+    if url is not None and is_unattended(url):
+        return ForemanPlan(Secret(url), _talk())
+    return UrlPlan(
+        url,
+        ca_bundle=_authorities(),
+        signed=bool(_plan_keys()) or rules.require_signed_plan,
+        minimum_tls=rules.minimum_tls,
     )
+
+
+def _foreman(server: Server, line: CommandLine, show: Show) -> list[PlanSource]:
+    found = discovery(server, line, read_inventory, _talk(), show)
+    return [] if found is None else [found]
+
+
+def _talk() -> Talk:
+    return Talk(_authorities(), policy().minimum_tls)
 
 
 def policy() -> Policy:
@@ -117,14 +162,18 @@ def decide(found: Found) -> Order:
         return resolve(wanted, inventory, machine, datetime.now(UTC), lambda done, total: None)
 
 
-def install(read_plan: Callable[[Inventory], Found], approve: Approve) -> None:
+def install(read_plan: Callable[[Inventory, Show], Found], approve: Approve) -> None:
     """Carry out one order with all its reporting, then finish as the plan says."""
     tail = LogTail()
     _keep_log(tail)
     with _sinks() as sinks:
         reporter = Reporter("", "", sinks, tail=tail)
+
+        def show(waiting: str) -> AbstractContextManager[object]:
+            return reporter.step("foreman", waiting)
+
         try:
-            ended = run(read_plan, Live(reporter), reporter, approve)
+            ended = run(lambda here: read_plan(here, show), Live(reporter), reporter, approve)
         finally:
             reporter.close(FLUSH)
     finish(ended.finish, command.run, Efibootmgr(command.run), ended.esps)
@@ -157,24 +206,38 @@ class Live:
 
     reporter: Reporter
     plan: Plan | None = None
-    reports: list[HttpSink] = field(default_factory=list)
+    reports: dict[int, HttpSink | Outcome] = field(default_factory=dict)
+    """The plan's report sinks, by their number in it."""
+    outcome: Outcome | None = None
+    """Tells Foreman, from where the plan came, of a failure before the plan could say so."""
     began: float = field(default_factory=time.monotonic)
 
     def inventory(self) -> Inventory:
         return read_inventory()
 
     def judge(self, found: Found) -> Trust:
-        return judge(found, policy(), _plan_keys())
+        trust = judge(found, policy(), _plan_keys())
+        if isinstance(found, ForemanFound):
+            self.outcome = outcome_of(found, _talk())
+            self.reporter.attach(self.outcome)
+        return trust
 
     def follow(self, plan: Plan, *, send: bool = True) -> None:
         """Open the plan's report sinks; with `send` events go there from now on."""
         self.plan = plan
-        for report in plan.report:
-            minimum = policy().minimum_tls
-            sink = HttpSink(report.url, token=report.token, ca=_authorities(), minimum_tls=minimum)
-            self.reports.append(sink)
+        if self.outcome is not None:
+            self.outcome.move(None)  # the plan can be read: it says whom to tell
+        for number, report in enumerate(plan.report):
+            sink = self._sink(report, plan.hostname)
+            self.reports[number] = sink
             if send:
                 self.reporter.attach(sink)
+
+    def _sink(self, report: HttpReport | ForemanReport, hostname: str) -> HttpSink | Outcome:
+        if isinstance(report, ForemanReport):
+            return Outcome(where(report, hostname), _talk())
+        minimum = policy().minimum_tls
+        return HttpSink(report.url, token=report.token, ca=_authorities(), minimum_tls=minimum)
 
     def machine(self) -> Machine:
         # Late: blivet loads libblockdev as it is imported, which a laptop does not have.
@@ -218,14 +281,18 @@ class Live:
 class HttpReports:
     """The report servers, asked before anything is erased whether they would listen."""
 
-    sinks: Sequence[HttpSink]
+    sinks: Mapping[int, HttpSink | Outcome]
+    """By their number in the plan."""
     plan: str
     escrow: bool
     """Whether each must keep the recovery key's envelope."""
 
     def problems(self) -> Iterator[Problem]:
-        for number, sink in enumerate(self.sinks):
-            reason = sink.reachable(self.plan, escrow=self.escrow)
+        for number, sink in self.sinks.items():
+            if isinstance(sink, Outcome):
+                reason = sink.reachable()
+            else:
+                reason = sink.reachable(self.plan, escrow=self.escrow)
             if reason is not None:
                 yield Problem(f"report[{number}]", reason)
 
@@ -290,11 +357,16 @@ def _baked_and_brought(baked: Path, brought: str, pattern: str) -> list[Path]:
 
 
 def _authorities() -> Path | None:
-    """Return one file with every certificate authority of the live image and the medium, if any.
+    """Return one file with every certificate authority to trust, None for the system's own.
 
-    requests takes one bundle; several files are put together in RAM.
+    Those of the live image, the medium, and the credential `bedplate.ca`: whoever can give this
+    machine a credential can give it a plan. requests takes one bundle; several files are put
+    together in RAM.
     """
     found = _baked_and_brought(AUTHORITIES, names.AUTHORITIES, "*.pem")
+    given = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), "bedplate.ca")
+    if given.is_file() and not policy().require_signed_plan:
+        found.append(given)
     if len(found) < 2:
         return found[0] if found else None
     bundle = RUN / "ca.pem"

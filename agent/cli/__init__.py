@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from agent import __version__
+from agent.cli.discover import discover
 from agent.cli.fleet import plan_commands
 from agent.cli.image import image_commands
 from agent.cli.images import images_commands
@@ -77,6 +78,7 @@ def _show(error: AgentError, *, as_json: bool) -> None:
 
 COMMANDS = (
     *machine_commands,
+    discover,
     *plan_commands,
     *preset_commands,
     *image_commands,

@@ -130,7 +130,7 @@ def install(plan: BinaryIO, erase: tuple[str, ...]) -> None:
     before the first write; afterwards the machine reboots, unless the plan says otherwise.
     """
     found = _found(plan)
-    wiring.install(lambda _: found, approval(erase))
+    wiring.install(lambda *_: found, approval(erase))
 
 
 def _found(plan: BinaryIO) -> Found:
@@ -145,8 +145,9 @@ def autoinstall() -> None:
     """Find this machine's plan and carry it out; what the live image runs by itself.
 
     The plan comes from the kernel command line (bedplate.plan=URL or bedplate.server=URL), the
-    systemd credential bedplate.plan, or plan.yaml on a medium labelled BEDPLATE: first hit wins.
-    Booting the live image with one of these is the order to erase the disks that the plan chooses.
+    systemd credential bedplate.plan, plan.yaml on a medium labelled BEDPLATE, or the Foreman that
+    bedplate.foreman=URL (or proxy.url=, foreman.url=) names: first hit wins. Booting the live image
+    with one of these is the order to erase the disks that the plan chooses.
     """
     wiring.install(wiring.find_plan_here, lambda _: None)
 

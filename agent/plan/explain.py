@@ -49,10 +49,11 @@ def still_wrong(
             continue
         with contextlib.suppress(ValidationError):
             values[name] = _adapter(part, name).validate_python(child.plain(), context=context)
-        inner = part_in(field.annotation)
-        if inner is not None and name not in values:
+        if part_in(field.annotation) is not None and name not in values:
             for below, value in _mappings(child, (*path, name)):
-                yield from still_wrong(value, inner, context, below)
+                inner = part_of(field.annotation, value)
+                if inner is not None:
+                    yield from still_wrong(value, inner, context, below)
     given = {name for name in values if node.at(name) is not None}
     partial = part.model_construct(_fields_set=given, **values)
     for name in part.model_fields.keys() - values.keys():
@@ -79,24 +80,44 @@ def _mappings(node: Node, path: Path) -> Iterator[tuple[Path, Node]]:
                 yield (*path, number), child
 
 
-def part_at(top: type[Part], path: Path) -> type[Part] | None:
-    """Return the class of the part at a path, by the annotations of the classes above it."""
+def part_at(top: type[Part], path: Path, root: Node | None = None) -> type[Part] | None:
+    """Return the class of the part at a path, by the annotations of the classes above it.
+
+    Where there are several kinds of it, `root`, the document, says which it is.
+    """
     kind: object = top
-    for key in path:
-        part = part_in(kind)
+    for number, key in enumerate(path):
+        part = part_of(kind, root and _node_at(root, path[:number]))
         if isinstance(key, int):
             continue
         if part is None or key not in part.model_fields:
             return None
         kind = part.model_fields[key].annotation
-    return part_in(kind)
+    return part_of(kind, root and _node_at(root, path))
+
+
+def parts_in(annotation: object) -> Iterator[type[Part]]:
+    """Yield the classes of part that an annotation such as `tuple[Volume, ...]` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+        return
+    for part in get_args(annotation):
+        yield from parts_in(part)
 
 
 def part_in(annotation: object) -> type[Part] | None:
-    """Return the class of part that an annotation such as `tuple[Volume, ...]` speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return annotation
-    return next(filter(None, (part_in(part) for part in get_args(annotation))), None)
+    """Return the first class of part that an annotation speaks of, None if it speaks of none."""
+    return next(parts_in(annotation), None)
+
+
+def part_of(annotation: object, node: Node | None) -> type[Part] | None:
+    """Return the class of part that a mapping of the document is, by its `type` if it has one."""
+    named = node and node.at("type")
+    for part in parts_in(annotation):
+        kind = part.model_fields.get("type")
+        if named and kind is not None and named.value in get_args(kind.annotation):
+            return part
+    return part_in(annotation)
 
 
 def _found(root: Node, location: Path, message: str) -> Found:
@@ -133,9 +154,9 @@ def _message(detail: ErrorDetails, root: Node, top: type[Part]) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "extra_forbidden":
-        return _unknown(str(location[-1]), part_at(top, location[:-1]))
+        return _unknown(str(location[-1]), part_at(top, location[:-1], root))
     if kind == "missing":
-        part = part_at(top, location[:-1])
+        part = part_at(top, location[:-1], root)
         field = part.model_fields.get(str(location[-1])) if part else None
         return f"is missing: {field.description}" if field and field.description else "is missing"
     if kind == "too_short":

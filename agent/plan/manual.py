@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from agent.plan.explain import part_in
+from agent.plan.explain import part_in, parts_in
 from agent.plan.model import Plan
 from agent.plan.part import Kind, OneOrMany, Part
 from agent.plan.preset import Preset, all_presets
@@ -63,11 +63,18 @@ def presets() -> str:
 def parts_of(part: type[Part], path: str) -> Iterator[tuple[str, type[Part]]]:
     """Yield every part below a part with its path, `storage.volumes[]`, in the plan's order."""
     for name, field in part.model_fields.items():
-        inner = part_in(field.annotation)
-        if inner is not None:
+        for inner in parts_in(field.annotation):
             below = (f"{path}.{name}" if path else name) + ("[]" * _is_list(field.annotation))
+            below += _kind_of_several(field, inner)
             yield below, inner
             yield from parts_of(inner, below)
+
+
+def _kind_of_several(field: FieldInfo, part: type[Part]) -> str:
+    """Return ` (foreman)` for a part that is not the first kind of its field."""
+    if part is part_in(field.annotation):
+        return ""
+    return f" ({get_args(part.model_fields['type'].annotation)[0]})"
 
 
 def kind_of(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
@@ -123,7 +130,8 @@ def _table(part: type[Part], path: str, parts: dict[str, type[Part]]) -> Iterato
 
 
 def _anchor(heading: str) -> str:
-    return "".join(sign for sign in heading.lower() if sign.isalnum() or sign in "_-")
+    words = heading.lower().replace(" ", "-")
+    return "".join(sign for sign in words if sign.isalnum() or sign in "_-")
 
 
 def _default(field: FieldInfo) -> str:

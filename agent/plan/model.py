@@ -13,7 +13,7 @@ from agent.plan.encryption import Encryption
 from agent.plan.identity import Identity
 from agent.plan.image import Image
 from agent.plan.part import Fault, Part, one_of, shown
-from agent.plan.report import HttpReport
+from agent.plan.report import HttpReport, Report
 from agent.plan.storage import BRINGS_ITS_OWN, WHOLE_DISK, Storage
 from agent.plan.text import HostName, Time, Uuid
 
@@ -50,7 +50,7 @@ class Plan(Part):
     configure: Configure = Field(
         Configure(), description="what the image does not know about this host"
     )
-    report: tuple[HttpReport, ...] = Field((), description="where events and the report go")
+    report: tuple[Report, ...] = Field((), description="where events and the report go")
     finish: Annotated[Finish, one_of(("reboot", "poweroff", "stay"), later=("kexec",))] = Field(
         "reboot", description="what happens when everything is proven"
     )
@@ -80,8 +80,10 @@ class Plan(Part):
             yield Fault(("image", "oci"), message)
 
     def _escrow_is_acknowledged(self) -> Iterator[Fault]:
-        if self.encryption is not None and not self.report:
-            message = "is missing: the recovery key's envelope needs a server that acknowledges it"
+        keepers = [one for one in self.report if isinstance(one, HttpReport)]
+        if self.encryption is not None and not keepers:
+            what = "has none of type http" if self.report else "is missing"
+            message = f"{what}: the recovery key's envelope needs a server that acknowledges it"
             yield Fault(("report",), message)
 
     def _swap_is_encrypted(self) -> Iterator[Fault]:

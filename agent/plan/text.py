@@ -177,6 +177,20 @@ def parse_token(value: object) -> Secret:
     return Secret(value)
 
 
+def parse_secret_url(value: object) -> Secret:
+    """Return a URL whose query is a secret; the message never quotes what was there."""
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("is not text: write it in quotes")
+    try:
+        parse_url(value)
+    except ValueError:
+        right = "https://foreman.example.com/unattended/built?token=…"
+        raise ValueError(f"is not a URL such as {right}") from None
+    return Secret(value)
+
+
 def show_time(time: datetime) -> str:
     """Return a point in time as the plan writes it: 2026-12-01T00:00:00Z."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -285,6 +299,13 @@ Token = Annotated[
     PlainValidator(parse_token),
     PlainSerializer(show_token),
     _schema(writeOnly=True, pattern=f"^{_TOKEN.pattern}$"),
+]
+SecretUrl = Annotated[
+    Secret,
+    Kind("URL that holds a token"),
+    PlainValidator(parse_secret_url),
+    PlainSerializer(show_token),
+    _schema(writeOnly=True, pattern="^https?://"),
 ]
 InterfaceAddress = Annotated[
     Interface,

@@ -40,6 +40,7 @@ def kit(
     config = {
         "version": 1,
         "device": f"/dev/disk/by-uuid/{luks.uuid}",
+        **_further(layout),
         "from": UNLOCK,
         "to": SEALED,
         "config": json.loads(sss_config(encryption.unlock, servers, encryption.tpm2.pcrs)),
@@ -55,10 +56,17 @@ def kit(
             *(
                 TargetFile.text(f"{REPORTS}/{number}.curl", _curl(report, bool(trust)), 0o600)
                 for number, report in enumerate(plan.report)
+                if isinstance(report, HttpReport)
             ),
         ),
         enabled=(("multi-user.target", "bedplate-seal.service"),),
     )
+
+
+def _further(layout: Layout) -> dict[str, object]:
+    """Return the volumes of data, under a key that a machine without any does not have."""
+    volumes = [one.luks for one in layout.data if one.luks is not None]
+    return {"further": [f"/dev/disk/by-uuid/{luks.uuid}" for luks in volumes]} if volumes else {}
 
 
 def _event(plan: Plan, machine: str, encryption: Encryption) -> dict[str, object]:

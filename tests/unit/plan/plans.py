@@ -269,7 +269,10 @@ configures = optional(
         st.sampled_from(["console=tty0", "quiet", "mitigations=auto,nosmt"]), unique=True
     ),
 )
-reports = st.lists(
+foreman_reports = st.lists(
+    st.fixed_dictionaries({"type": st.just("foreman"), "built": urls, "failed": urls}), max_size=1
+)
+http_reports = st.lists(
     st.fixed_dictionaries(
         {"type": st.just("http"), "url": urls},
         optional={"token": st.from_regex("[A-Za-z0-9._~+/-]{1,30}={0,2}", fullmatch=True)},
@@ -277,6 +280,7 @@ reports = st.lists(
     min_size=1,
     max_size=2,
 )
+reports = st.tuples(http_reports, foreman_reports).map(lambda both: [*both[0], *both[1]])
 plans = st.fixed_dictionaries(
     {
         "version": st.just(1),

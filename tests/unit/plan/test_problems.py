@@ -179,7 +179,6 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (small(disks={"count": True}), ["disks.count: true is not one of 1, 2, 3"]),
     (small(disks={"count": "2"}), ['disks.count: "2" is not one of 1, 2, 3: did you mean 2?']),
-    (small(disks={"count": 1, "data": []}), [f"disks.data: {NOT_YET}"]),
     (
         small(disks={"count": 1, "secure_erase": "nvme"}),
         [
@@ -327,9 +326,9 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
         ["storage.swap: needs encryption, or memory would lie open on the disk: take zram instead"],
     ),
     (
-        small(storage={"swap": "4 MiB", "data": []}),
+        small(storage={"swap": "4 MiB", "raid": []}),
         [
-            f"storage.data: {NOT_YET}",
+            f"storage.raid: {NOT_YET}",
             "storage.swap: 4 MiB is too small: take 16 MiB or more",
         ],
     ),
@@ -670,13 +669,23 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     ),
     # report
     (
-        small(report=[{"type": "foreman", "built": "https://a/", "failed": "https://a/"}]),
+        small(report=[{"type": "foreman", "built": "https://a/?token=s", "faild": "https://a/"}]),
         [
-            "report[0].url: is missing: where events are posted to",
-            f'report[0].type: "foreman" {NOT_YET}: use http',
-            f"report[0].built: {NOT_YET}",
-            f"report[0].failed: {NOT_YET}",
+            "report[0].failed: is missing: what `foreman_url('failed')` gives",
+            "report[0].faild: unknown key: did you mean failed?",
         ],
+    ),
+    (
+        small(report=[{"type": "foreman", "built": "s://sesame", "failed": 7}]),
+        [
+            "report[0].built: is not a URL such as "
+            "https://foreman.example.com/unattended/built?token=…",
+            "report[0].failed: is not text: write it in quotes",
+        ],
+    ),
+    (
+        small(report=[{"type": "formann", "url": "https://a/"}]),
+        ['report[0].type: "formann" is not one of http, foreman: did you mean foreman?'],
     ),
     (small(report={"type": "http"}), ["report: must be a list, is a mapping"]),
 ]

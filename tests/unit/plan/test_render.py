@@ -73,6 +73,23 @@ def test_a_token_is_never_shown_and_a_plan_without_it_is_refused() -> None:
     assert "token: sesame" in render(plan, secrets=True)
 
 
+def test_what_foreman_is_told_at_is_never_shown() -> None:
+    url = "https://foreman.example.com/unattended/{}?token=sesame"
+    report = {"type": "foreman", "built": url.format("built"), "failed": url.format("failed")}
+    plan = parse(text_of(small(report=[report])))
+    for shown in (render(plan), repr(plan), plan.model_dump_json(), str(plan.model_dump())):
+        assert "sesame" not in shown
+    with pytest.raises(PlanError, match=r"report\[0\].built: is not a URL"):
+        parse(render(plan).encode())
+    assert parse(render(plan, secrets=True).encode()) == plan
+
+
+def test_foreman_alone_keeps_no_envelope() -> None:
+    foreman = {"type": "foreman", "built": "https://a/", "failed": "https://b/"}
+    with pytest.raises(PlanError, match="report: has none of type http: the recovery key's"):
+        parse(text_of(encrypted() | {"report": [foreman]}))
+
+
 def test_a_rendered_plan_says_no_more_than_it_must() -> None:
     plan = parse(text_of(small(finish="reboot", report=[], configure={"files": []})))
     assert render(plan) == (
