@@ -6,8 +6,8 @@ wrong thumbprint and a bad signature are one answer, not three boots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -26,9 +26,10 @@ from agent.checks.tpm import TpmReady
 from agent.engine import examine
 from agent.errors import ImageError, MachineError, PlanError, Problem, reading_only
 from agent.flashing import Flashing
-from agent.inventory.choose import choose, may_erase, same_device
+from agent.inventory.choose import choose, choose_data, may_erase, same_device
 from agent.inventory.model import Disk, Inventory, Marker
-from agent.layout.model import Layout, Role
+from agent.layout.data import marks, place_data
+from agent.layout.model import DataLayout, Layout, Role
 from agent.layout.picture import losses, plain, tree
 from agent.layout.place import Names, place
 from agent.layout.whole import Whole, place_whole
@@ -64,9 +65,10 @@ class Order:
         return {
             "hostname": self.plan.hostname,
             "image": self.manifest.name,
-            "disks": [str(laid.disk) for laid in self.layout.disks],
-            "lost": [line for laid in self.layout.disks for line in losses(laid.disk)],
+            "disks": [str(laid.disk) for laid in self.layout.every_disk],
+            "lost": [line for laid in self.layout.every_disk for line in losses(laid.disk)],
             "layout": list(tree(self.layout)),
+            "placed": plain(self.layout),
             "deviations": list(self.layout.deviations),
         }
 
@@ -115,20 +117,56 @@ def lay_out(plan: Plan, inventory: Inventory) -> Layout | Whole | list[Problem]:
     chosen = choose(inventory, plan.disks)
     if isinstance(chosen, Problem):
         return [chosen]
+    names = Names(plan.id, inventory.name)
     refused = [
         problem
         for disk in chosen
         if (problem := may_erase(disk, plan.disks.erase, inventory.name)) is not None
     ]
-    names = Names(plan.id, inventory.name)
     placed: Layout | Whole | list[Problem]
     if plan.storage.whole:
         placed = place_whole(chosen, names)
     else:
-        placed = place(chosen, wish(plan), names, encrypted=plan.encryption is not None)
+        placed = _place(plan, inventory, chosen, names)
     if isinstance(placed, list):
         return [*refused, *placed]
     return refused or placed
+
+
+def _place(
+    plan: Plan, inventory: Inventory, chosen: Sequence[Disk], names: Names
+) -> Layout | list[Problem]:
+    """Place the system on the chosen disks, and data on disks that are chosen here."""
+    wishes, encrypted = wish(plan), plan.encryption is not None
+    system = place(chosen, wishes, names, encrypted=encrypted)
+    problems = system if isinstance(system, list) else []
+    further = choose_data(inventory, plan.storage.data, chosen)
+    if isinstance(further, list):
+        return [*problems, *further]
+    data = []
+    for number, (disks, wanted) in enumerate(zip(further, wishes.data, strict=True)):
+        marks = _marks(chosen, inventory, wanted.name)
+        refused = [may_erase(disk, plan.disks.erase, inventory.name, marks) for disk in disks]
+        problems += [problem for problem in refused if problem is not None]
+        laid = place_data(disks, wanted, wishes.volume_group, names, encrypted=encrypted)
+        if isinstance(laid, DataLayout):
+            data.append(laid)
+            continue
+        at = f"storage.data[{number}]"
+        problems += [Problem(f"{at}.{each.where}", each.message) for each in laid]
+    if problems or isinstance(system, list):
+        return problems
+    return replace(system, data=tuple(data))
+
+
+def _marks(system: Sequence[Disk], inventory: Inventory, name: str) -> frozenset[str]:
+    """Return what an array of data carries that came with the installation on the system's disks.
+
+    Those carry a marker, disks of data do not: but their UUIDs follow from its plan.
+    """
+    markers = (disk.marker for disk in system if disk.marker is not None)
+    plans = {marker.plan for marker in markers if marker.machine == inventory.name}
+    return frozenset(mark for plan in plans for mark in marks(Names(plan, inventory.name), name))
 
 
 def resolve(
@@ -198,7 +236,7 @@ def _erasing(plan: Plan, layout: Layout | Whole, machine: Machine) -> tuple[Step
     """Return the step by which the disks forget everything, where the plan asks for it."""
     if plan.disks.secure_erase is None:
         return ()
-    disks = tuple(laid.disk for laid in layout.disks)
+    disks = tuple(laid.disk for laid in layout.every_disk)
     with reading_only():
         return (SecureErase(disks, ways(disks, plan.disks.secure_erase, machine)),)
 
@@ -218,7 +256,7 @@ def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
 
 
 def _of_layout(plan: Plan, layout: Layout | Whole, inventory: Inventory) -> Iterator[Check]:
-    chosen = tuple(laid.disk for laid in layout.disks)
+    chosen = tuple(laid.disk for laid in layout.every_disk)
     yield ErasableDisks(chosen)
     if plan.disks.secure_erase is not None:
         yield DisksForget(chosen, plan.disks.secure_erase)

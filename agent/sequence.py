@@ -6,14 +6,14 @@ step runs. An absent option is an absent step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from agent.inventory.model import Inventory
-from agent.layout.model import Layout
+from agent.layout.model import Layout, Luks, Role
 from agent.machine import Advertisement
 from agent.payload.described import Described
 from agent.payload.fetch import Source
@@ -91,25 +91,42 @@ def sequence(decided: Decided) -> tuple[Step, ...]:
     """Return every step in its order."""
     plan, layout, root = decided.plan, decided.layout, decided.root
     machine_id = uuid4()
-    install, recovery = Secret.random(), Secret.typeable()
+    keys = tuple(Keyring(luks) for luks in layout.every_luks)
     return (
-        *_storage(layout, root, install),
+        *_storage(layout, root, keys),
         WriteImage(decided.manifest, decided.source, root),
         *_system(decided, machine_id),
-        *_keys(decided, install, recovery),
+        *(step for each in keys for step in _keys(decided, each)),
         MakeBootable(root, layout, plan.id, plan.hostname, decided.inventory.name),
         CloseTarget(root),
     )
 
 
-def _storage(layout: Layout, root: Path, key: Secret) -> Iterator[Step]:
-    yield ClearDisks(tuple(laid.disk for laid in layout.disks))
-    yield PartitionDisks(layout.disks)
-    if layout.arrays:
-        yield MirrorDisks(layout.arrays)
-    if layout.luks is not None:
-        yield EncryptRoot(layout.luks, key)
+@dataclass(frozen=True)
+class Keyring:
+    """The keys of one encrypted volume; each has its own."""
+
+    luks: Luks
+    install: Secret = field(default_factory=Secret.random)
+    recovery: Secret = field(default_factory=Secret.typeable)
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the names of its steps: nothing for the system's."""
+        name = self.luks.mapping.removeprefix("bedplate-")
+        return "" if name == Role.ROOT.value else f"-{name}"
+
+
+def _storage(layout: Layout, root: Path, keys: Sequence[Keyring]) -> Iterator[Step]:
+    yield ClearDisks(tuple(laid.disk for laid in layout.every_disk))
+    yield PartitionDisks(layout.every_disk)
+    if layout.every_array:
+        yield MirrorDisks(layout.every_array)
+    for each in keys:
+        yield EncryptRoot(each.luks, each.install, f"encrypt{each.suffix or '-root'}")
     yield MakeVolumes(layout.group)
+    for one in layout.data:
+        yield MakeVolumes(one.group, f"make-volumes-{one.name}")
     yield MakeFilesystems(layout.formatted)
     # The ESPs stay unmounted: vfat takes neither owners nor extended attributes of an archive.
     esps = set(layout.esps)
@@ -137,19 +154,26 @@ def _kit(decided: Decided) -> Kit:
     )
 
 
-def _keys(decided: Decided, install: Secret, recovery: Secret) -> Iterator[Step]:
-    """Yield how the volume gets its keys; the install key goes when all others are proven."""
-    encryption, luks = decided.plan.encryption, decided.layout.luks
-    if encryption is None or luks is None:
+def _keys(decided: Decided, keys: Keyring) -> Iterator[Step]:
+    """Yield how a volume gets its keys; the install key goes when all others are proven."""
+    encryption, luks, suffix = decided.plan.encryption, keys.luks, keys.suffix
+    if encryption is None:
         return
+    install, recovery = keys.install, keys.recovery
     provisional = seals_on_first_boot(encryption)
     policy = encryption.unlock
     unasked = tuple(server.url for server in encryption.tang if server.advertisement is not None)
-    yield AddRecoveryKey(luks.device, install, recovery)
+    yield AddRecoveryKey(luks.device, install, recovery, f"add-recovery-key{suffix}")
     yield BindUnlock(
-        luks.device, install, policy, decided.advertisements, encryption.tpm2.pcrs, provisional
+        luks.device,
+        install,
+        policy,
+        decided.advertisements,
+        encryption.tpm2.pcrs,
+        provisional,
+        f"bind-unlock{suffix}",
     )
-    yield ProveUnlock(luks.device, recovery, policy, unasked, provisional)
+    yield ProveUnlock(luks.device, recovery, policy, unasked, provisional, f"prove-unlock{suffix}")
     yield EscrowRecoveryKey(
         luks=luks,
         recovery_key=recovery,
@@ -158,5 +182,6 @@ def _keys(decided: Decided, install: Secret, recovery: Secret) -> Iterator[Step]
         machine_name=decided.inventory.name,
         plan=str(decided.plan.id),
         created=decided.now.isoformat(timespec="seconds"),
+        name=f"escrow-recovery-key{suffix}",
     )
-    yield RemoveInstallKey(luks.device, install, recovery)
+    yield RemoveInstallKey(luks.device, install, recovery, f"remove-install-key{suffix}")

@@ -44,25 +44,19 @@ class UniqueNames:
     """The disks of the machine that stay as they are."""
 
     def describe(self) -> str:
-        names = [self.layout.group.name, *(array.name for array in self.layout.arrays)]
+        names = [group.name for group in self.layout.every_group]
+        names += [array.name for array in self.layout.every_array]
         return f"no other disk has anything named {', '.join(names)}"
 
     def problems(self, machine: Machine) -> Iterator[Problem]:
         del machine
-        group = self.layout.group
-        luks = self.layout.luks
-        for volume in group.volumes:
-            if luks is not None and volume.filesystem.device == luks.path:
-                yield Problem(
-                    "storage.volume_group",
-                    f"{group.name} makes {volume.name} appear as {luks.path}, which is the "
-                    "encrypted volume; choose another name",
-                )
+        groups = {group.name for group in self.layout.every_group}
+        yield from self._hidden()
         for disk in self.others:
-            if group.name in disk.volume_groups:
+            for name in sorted(groups & {*disk.volume_groups}):
                 yield Problem(
                     "storage.volume_group",
-                    f"{disk} has a volume group {group.name} too; choose another name",
+                    f"{disk} has a volume group {name} too; choose another name",
                 )
             for found in disk.content:
                 if found.uuid in _uuids(self.layout):
@@ -71,12 +65,24 @@ class UniqueNames:
                         f"carries {found.kind} {found.uuid}, as the new installation will: an "
                         "earlier one by this plan; erase or remove that disk",
                     )
-            for name in sorted({array.name for array in self.layout.arrays} & _arrays(disk)):
+            for name in sorted({array.name for array in self.layout.every_array} & _arrays(disk)):
                 yield Problem(
                     disk.path,
                     f"belongs to an md array named {name}, as one of the new arrays will be; "
                     "erase or remove that disk",
                 )
+
+    def _hidden(self) -> Iterator[Problem]:
+        """Yield the volumes that device-mapper would call as it calls an encrypted one."""
+        mappings = {luks.path for luks in self.layout.every_luks}
+        for group in self.layout.every_group:
+            for volume in group.volumes:
+                if volume.filesystem.device in mappings:
+                    yield Problem(
+                        "storage.volume_group",
+                        f"{group.name} makes {volume.name} appear as {volume.filesystem.device}, "
+                        "which is the encrypted volume; choose another name",
+                    )
 
 
 def _changed(disk: Disk, machine: Machine) -> Iterator[Problem]:
@@ -91,8 +97,8 @@ def _changed(disk: Disk, machine: Machine) -> Iterator[Problem]:
 
 def _uuids(layout: Layout) -> set[str]:
     chosen = {filesystem.uuid for filesystem in layout.formatted}
-    chosen |= {str(array.uuid) for array in layout.arrays}
-    return chosen | ({str(layout.luks.uuid)} if layout.luks else set())
+    chosen |= {str(array.uuid) for array in layout.every_array}
+    return chosen | {str(luks.uuid) for luks in layout.every_luks}
 
 
 def _arrays(disk: Disk) -> set[str]:

@@ -62,7 +62,8 @@ class ImageFits:
             return
         volumes = {
             volume.filesystem.mount: (volume.size, volume.filesystem.kind)
-            for volume in self.layout.group.volumes
+            for group in self.layout.every_group
+            for volume in group.volumes
         }
         volumes["/boot"] = (self.boot_size, self.layout.boot.kind)
         for mount, need in tree.needs(tuple(volumes)).items():

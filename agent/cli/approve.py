@@ -19,7 +19,7 @@ def approval(named: Sequence[str]) -> Approve:
     """Return what approves an order whose every disk is in `named` or is typed when asked."""
 
     def approve(order: Order) -> None:
-        disks = [laid.disk for laid in order.layout.disks]
+        disks = [laid.disk for laid in order.layout.every_disk]
         missing = [disk for disk in disks if not set(named) & names(disk)]
         for disk in missing:
             if not _typed(disk):

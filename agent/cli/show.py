@@ -52,7 +52,7 @@ def show_layout(layout: Layout | Whole, plan: Plan, *, as_json: bool) -> None:
         click.echo(line)
     if plan.encryption is not None:
         click.echo(f"unlock: {plan.encryption.unlock}")
-    for laid in layout.disks:
+    for laid in layout.every_disk:
         for line in losses(laid.disk, datetime.now(UTC)):
             click.echo(f"LOST: {line}")
     for deviation in layout.deviations:

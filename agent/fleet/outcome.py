@@ -11,7 +11,7 @@ from agent.errors import Problem
 from agent.fleet.render import clashes
 from agent.inventory.model import Inventory
 from agent.layout.extents import gib
-from agent.layout.model import Layout
+from agent.layout.model import Layout, VolumeGroup
 from agent.layout.whole import Whole
 from agent.plan.identity import Identity
 from agent.plan.model import Plan
@@ -131,7 +131,7 @@ def _outcome(where: str, plan: Plan, machines: _Machines) -> Outcome:
     layout = lay_out(plan, machine)
     if isinstance(layout, list):
         return Outcome(where, plan.hostname, machine.name, (), tuple(layout))
-    lost = sum(len(laid.disk.content) for laid in layout.disks)
+    lost = sum(len(laid.disk.content) for laid in layout.every_disk)
     lines = (*_system(plan, machine), *described(layout))
     return Outcome(where, plan.hostname, machine.name, lines, (), lost)
 
@@ -165,11 +165,23 @@ def described(layout: Layout | Whole) -> Iterator[str]:
         return
     if layout.luks is not None:
         yield f"LUKS2 {layout.luks.cipher} {layout.luks.key_size} bit"
-    for volume in layout.group.volumes:
+    yield from _volumes(layout.group)
+    for one in layout.data:
+        yield from (
+            f"data {one.name} {laid.disk.model or 'no model'} {gib(laid.disk.size)} "
+            f"{laid.disk.transport}"
+            for laid in one.disks
+        )
+        yield f"data {one.name} {one.level} of {len(one.disks)} {gib(one.group.size)}"
+        yield from _volumes(one.group)
+    yield from layout.deviations
+
+
+def _volumes(group: VolumeGroup) -> Iterator[str]:
+    for volume in group.volumes:
         filesystem = volume.filesystem
         options = ",".join(filesystem.options)
         yield f"{filesystem.mount} {gib(volume.size)} {filesystem.kind} {options}"
-    yield from layout.deviations
 
 
 def counts(groups: Iterable[Group]) -> Mapping[str, int]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from agent.errors import Problem
 from agent.inventory.content import described
 from agent.inventory.model import Disk, Inventory
 from agent.layout.extents import gib
+from agent.plan.data import DataArray
 from agent.plan.disks import Disks, Where
 
 MUST_BE_NAMED = frozenset({"usb", "fc", "iscsi", "nvmeof", "mmc"})
@@ -25,27 +26,59 @@ _NO_WWN = re.compile(r"(?:0x|naa\.|eui\.|nvme\.|uuid\.)?[0-]*")
 
 def choose(inventory: Inventory, wanted: Disks) -> tuple[Disk, ...] | Problem:
     """Return the matching disks in a stable order (serial), or why there is no single answer."""
-    order = _order(wanted.where)
-    verdicts = {disk: tuple(reasons_against(disk, wanted.where)) for disk in inventory.disks}
-    matching = sorted((disk for disk, reasons in verdicts.items() if not reasons), key=order)
+    chosen = matching(inventory, wanted.where, wanted.count, {})
+    if isinstance(chosen, str):
+        return Problem("disks", chosen)
+    if wanted.on_different_controllers and (shared := _shared_controller(chosen)):
+        return Problem("disks.on_different_controllers", shared)
+    return chosen
+
+
+def choose_data(
+    inventory: Inventory, arrays: Sequence[DataArray], system: Sequence[Disk]
+) -> tuple[tuple[Disk, ...], ...] | list[Problem]:
+    """Return the disks of each array of data, or every reason why there is no single answer.
+
+    What the system or an array before it has taken cannot match any more.
+    """
+    taken = dict.fromkeys(system, "is a disk of the system")
+    chosen: list[tuple[Disk, ...]] = []
+    problems: list[Problem] = []
+    for number, wanted in enumerate(arrays):
+        found = matching(inventory, wanted.where, wanted.count, taken)
+        if isinstance(found, str):
+            problems.append(Problem(f"storage.data[{number}]", found))
+            continue
+        taken |= dict.fromkeys(found, f"is a disk of {wanted.name}")
+        chosen.append(found)
+    return problems or tuple(chosen)
+
+
+def matching(
+    inventory: Inventory, where: Where, count: int, taken: Mapping[Disk, str]
+) -> tuple[Disk, ...] | str:
+    """Return exactly `count` matching disks, or why not in words; `taken` says what has a disk."""
+    order = _order(where)
+    verdicts = {disk: tuple(reasons_against(disk, where)) for disk in inventory.disks}
+    for disk in inventory.disks:
+        used = next((why for one, why in taken.items() if same_device(one, disk)), None)
+        if used is not None:
+            verdicts[disk] = (used,)
     chosen: list[Disk] = []
-    for disk in matching:
+    for disk in sorted((disk for disk, reasons in verdicts.items() if not reasons), key=order):
         first = next((one for one in chosen if same_device(one, disk)), None)
         if first is None:
             chosen.append(disk)
         else:
             verdicts[disk] = (f"is another path to {first.path}",)
-    if len(chosen) != wanted.count:
-        return Problem("disks", _listing(len(chosen), wanted.count, verdicts))
-    serials = [disk.serial for disk in chosen if disk.serial]
+    if len(chosen) != count:
+        return _listing(len(chosen), count, verdicts)
+    serials = [disk.serial for disk in (*taken, *chosen) if disk.serial]
     if len(set(serials)) != len(serials):
-        return Problem(
-            "disks",
-            f"{' and '.join(map(str, chosen))} show the same serial: these may be two paths to "
-            "one disk",
+        return (
+            f"{' and '.join(map(str, (*taken, *chosen)))} show the same serial: these may be two "
+            "paths to one disk"
         )
-    if wanted.on_different_controllers and (shared := _shared_controller(chosen)):
-        return Problem("disks.on_different_controllers", shared)
     return tuple(chosen)
 
 
@@ -127,14 +160,19 @@ def _order(where: Where) -> Callable[[Disk], tuple[int, str, str]]:
     return key
 
 
-def may_erase(disk: Disk, erase: str, machine: str) -> Problem | None:
-    """Return why the plan's `erase` does not allow to destroy what lies on the disk, or None."""
+def may_erase(disk: Disk, erase: str, machine: str, marks: Collection[str] = ()) -> Problem | None:
+    """Return why the plan's `erase` does not allow to destroy what lies on the disk, or None.
+
+    `marks` are UUIDs by which a disk of data shows that it is this machine's.
+    """
     if disk.in_use:
         return Problem(str(disk), f"is in use: {', '.join(disk.in_use)}")
     if erase == "any" or (erase == "refuse-foreign" and (disk.blank or disk.ours)):
         return None
     if erase == "owned":
         if disk.marker is not None and disk.marker.machine == machine:
+            return None
+        if any(content.uuid in marks for content in disk.content):
             return None
         lies = "is blank" if disk.blank else "carries no finished installation of this machine"
         return Problem(str(disk), f"{lies}; disks.erase: owned allows nothing else")

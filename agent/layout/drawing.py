@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-from agent.layout.extents import gib
-from agent.layout.model import FileSystem, Layout, Role
+from agent.layout.extents import MIB, gib
+from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Luks, Role, VolumeGroup
 
 WIDTH, MARGIN = 960, 24
 ROW, BAR = 58, 34
@@ -28,7 +28,7 @@ text { font: 12px system-ui, sans-serif; fill: #1d2733; }
 .what { font-weight: 600; }
 .fine { fill: #5a6a7a; }
 .disk { fill: #dfe5ec; } .esp { fill: #f2c14e; } .boot { fill: #7fb069; }
-.root { fill: #6a8caf; } .luks { fill: #b5838d; }
+.root, .data { fill: #6a8caf; } .luks { fill: #b5838d; }
 .volume { fill: #8ecae6; } .volume.odd { fill: #5fa8d3; } .free { fill: #eef1f4; }
 @media (prefers-color-scheme: dark) {
   svg { background: #14191f; } text { fill: #e6ebf0; } .fine { fill: #9aa8b5; }
@@ -59,7 +59,7 @@ def drawing(layout: Layout, title: str) -> str:
     """Return the SVG document; `title` says whose layout it is."""
     rows = tuple(_rows(layout))
     notes = tuple(_notes(layout))
-    scale = (WIDTH - 2 * MARGIN) / max(laid.disk.size for laid in layout.disks)
+    scale = (WIDTH - 2 * MARGIN) / _widest(layout)
     height = MARGIN + 30 + ROW * len(rows) + 20 * len(notes) + MARGIN
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     body = [
@@ -80,6 +80,12 @@ def drawing(layout: Layout, title: str) -> str:
     return "\n".join([*body, "</svg>\n"])
 
 
+def _widest(layout: Layout) -> int:
+    """Return the bytes of the largest disk or array: a RAID10 is larger than each of its disks."""
+    disks = [laid.disk.size for laid in layout.every_disk]
+    return max([*disks, *(MIB + array.size for array in layout.every_array)])
+
+
 def _drawn(bar: Bar, top: float, scale: float) -> str:
     left = MARGIN + bar.start * scale
     width = max(NARROWEST, bar.size * scale)
@@ -94,45 +100,57 @@ def _drawn(bar: Bar, top: float, scale: float) -> str:
 
 
 def _rows(layout: Layout) -> Iterator[Row]:
-    for laid in layout.disks:
-        whole = Bar(0, laid.disk.size, "disk", "", gib(laid.disk.size))
-        partitions = tuple(
-            Bar(p.start, p.size, p.role.value, p.role.value, _exact(p.size))
-            for p in laid.partitions
-        )
-        yield Row(f"{laid.disk}, {gib(laid.disk.size)}", (whole, *partitions))
-    first = layout.disks[0]
+    yield from (_disk(laid) for laid in layout.disks)
     if layout.arrays:
-        arrays = tuple(
-            Bar(
-                first.partition(array.role).start,
-                array.size,
-                array.role.value,
-                f"{array.name} mirror",
-                f"{_exact(array.size)}, metadata {array.metadata}, {len(array.members)} members",
-            )
-            for array in layout.arrays
-        )
-        yield Row(f"RAID1 over {len(layout.disks)} disks", arrays)
-    root = first.partition(Role.ROOT)
-    if layout.luks is not None:
-        luks = layout.luks
+        bars = tuple(_array(array, layout.disks[0]) for array in layout.arrays)
+        yield Row(f"RAID1 over {len(layout.disks)} disks", bars)
+    yield from _stack(layout.luks, layout.group, layout.disks[0].partition(Role.ROOT).start)
+    for one in layout.data:
+        yield from (_disk(laid) for laid in one.disks)
+        start = one.disks[0].partition(Role.DATA).start
+        if one.array is not None:
+            title = f"{one.level.upper()} over {len(one.disks)} disks"
+            yield Row(title, (_array(one.array, one.disks[0]),))
+        yield from _stack(one.luks, one.group, start)
+
+
+def _disk(laid: DiskLayout) -> Row:
+    whole = Bar(0, laid.disk.size, "disk", "", gib(laid.disk.size))
+    partitions = tuple(
+        Bar(p.start, p.size, p.role.value, p.role.value, _exact(p.size)) for p in laid.partitions
+    )
+    return Row(f"{laid.disk}, {gib(laid.disk.size)}", (whole, *partitions))
+
+
+def _array(array: Array, first: DiskLayout) -> Bar:
+    what = "mirror" if array.level == "raid1" else array.level.upper()
+    return Bar(
+        first.partition(array.role).start,
+        array.size,
+        array.role.value,
+        f"{array.name} {what}",
+        f"{_exact(array.size)}, metadata {array.metadata}, {len(array.members)} members",
+    )
+
+
+def _stack(luks: Luks | None, group: VolumeGroup, start: int) -> Iterator[Row]:
+    if luks is not None:
         what = f"{luks.cipher} {luks.key_size} bit"
-        bar = Bar(root.start, layout.group.size, "luks", "LUKS2", f"{what}, UUID {luks.uuid}")
+        bar = Bar(start, group.size, "luks", "LUKS2", f"{what}, UUID {luks.uuid}")
         yield Row(f"LUKS2, {what}", (bar,))
-    yield Row(f"volume group {layout.group.name}", tuple(_volumes(layout, root.start)))
+    yield Row(f"volume group {group.name}", tuple(_volumes(group, start)))
 
 
-def _volumes(layout: Layout, start: int) -> Iterator[Bar]:
+def _volumes(group: VolumeGroup, start: int) -> Iterator[Bar]:
     at = start
-    for number, volume in enumerate(layout.group.volumes):
+    for number, volume in enumerate(group.volumes):
         filesystem = volume.filesystem
         kind = "volume odd" if number % 2 else "volume"
         exact = f"{_exact(volume.size)}, {filesystem.kind}, {','.join(filesystem.options)}"
         yield Bar(at, volume.size, kind, filesystem.mount, exact)
         at += volume.size
-    if layout.group.free:
-        yield Bar(at, layout.group.free, "free", "free", _exact(layout.group.free))
+    if group.free:
+        yield Bar(at, group.free, "free", "free", _exact(group.free))
 
 
 def _notes(layout: Layout) -> Iterator[tuple[str, ...]]:
@@ -141,8 +159,9 @@ def _notes(layout: Layout) -> Iterator[tuple[str, ...]]:
     yield _note(layout.boot, boot.size)
     for filesystem in layout.esps:
         yield _note(filesystem, esp.size)
-    for volume in layout.group.volumes:
-        yield _note(volume.filesystem, volume.size)
+    for group in layout.every_group:
+        for volume in group.volumes:
+            yield _note(volume.filesystem, volume.size)
     for deviation in layout.deviations:
         yield (deviation,)
 

@@ -22,6 +22,8 @@ class Role(StrEnum):
     ESP = "esp"
     BOOT = "boot"
     ROOT = "root"
+    DATA = "data"
+    """All of a disk of data, which has no other partition."""
     IMAGE = "bedplate-image"
     """No partition, but an array over whole disks: `agent.payload.stamp.NAME`."""
 
@@ -93,7 +95,7 @@ class FileSystem:
 
 @dataclass(frozen=True)
 class Array:
-    """One md RAID1; `metadata` is "1.0" (superblock at the end: boot) or "1.2" (root)."""
+    """One md array; `metadata` is "1.0" (superblock at the end: boot) or "1.2" (all others)."""
 
     role: Role
     uuid: UUID
@@ -101,10 +103,19 @@ class Array:
     bitmap: bool
     members: tuple[Path, ...]
     size: int
+    level: str = "raid1"
+    """`raid1`, or `raid10`: near, every block on two of the members (md(4))."""
+    data: str = ""
+    """What an array of data is called."""
 
     @property
     def name(self) -> str:
-        return self.role.value
+        return self.data or self.role.value
+
+    @property
+    def component(self) -> int:
+        """The bytes that the array takes of each member."""
+        return self.size if self.level == "raid1" else self.size * 2 // len(self.members)
 
     @property
     def path(self) -> Path:
@@ -119,7 +130,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Luks:
-    """The one LUKS2 volume; `device` is what is encrypted, `mapping` the name when open."""
+    """A LUKS2 volume; `device` is what is encrypted, `mapping` the name when open."""
 
     device: Path
     uuid: UUID
@@ -162,8 +173,24 @@ class VolumeGroup:
 
 
 @dataclass(frozen=True)
+class DataLayout:
+    """An array of further disks, and what lies on it; a single disk has no array."""
+
+    name: str
+    level: str
+    disks: tuple[DiskLayout, ...]
+    array: Array | None
+    luks: Luks | None
+    group: VolumeGroup
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Everything that will be on the disks."""
+    """Everything that will be on the disks.
+
+    `disks`, `arrays`, `luks` and `group` are the system's; those with `every_` in their name, and
+    the file systems, are all there are.
+    """
 
     disks: tuple[DiskLayout, ...]
     arrays: tuple[Array, ...]
@@ -178,6 +205,29 @@ class Layout:
     deviations: tuple[str, ...] = ()
     zram: int | Percent | None = None
     """Swap in compressed memory: bytes, or a share of the memory."""
+    data: tuple[DataLayout, ...] = ()
+
+    @property
+    def every_disk(self) -> tuple[DiskLayout, ...]:
+        return (*self.disks, *(laid for one in self.data for laid in one.disks))
+
+    @property
+    def every_array(self) -> tuple[Array, ...]:
+        return (*self.arrays, *(one.array for one in self.data if one.array is not None))
+
+    @property
+    def every_luks(self) -> tuple[Luks, ...]:
+        mine = () if self.luks is None else (self.luks,)
+        return (*mine, *(one.luks for one in self.data if one.luks is not None))
+
+    @property
+    def every_group(self) -> tuple[VolumeGroup, ...]:
+        return (self.group, *(one.group for one in self.data))
+
+    @property
+    def on_data(self) -> tuple[FileSystem, ...]:
+        """The file systems that the machine starts without."""
+        return tuple(v.filesystem for one in self.data for v in one.group.volumes)
 
     @property
     def mirrored(self) -> bool:
@@ -188,7 +238,7 @@ class Layout:
         """Every disk file system in mount order: / first, parents before children."""
         volumes = (volume.filesystem for volume in self.group.volumes)
         mounted = (filesystem for filesystem in volumes if filesystem.kind != "swap")
-        everything = (*mounted, self.boot, *self.esps)
+        everything = (*mounted, self.boot, *self.esps, *self.on_data)
         return tuple(sorted(everything, key=lambda fs: (fs.mount.rstrip("/").count("/"), fs.mount)))
 
     @property

@@ -10,7 +10,16 @@ from agent.inventory.content import described
 from agent.inventory.model import Disk
 from agent.layout import whole
 from agent.layout.extents import gib, unused
-from agent.layout.model import Array, DiskLayout, FileSystem, Layout, Partition, Role
+from agent.layout.model import (
+    Array,
+    DiskLayout,
+    FileSystem,
+    Layout,
+    Luks,
+    Partition,
+    Role,
+    VolumeGroup,
+)
 from agent.layout.whole import Whole
 from agent.plan.size import Percent, render
 
@@ -25,8 +34,15 @@ def tree(layout: Layout | Whole) -> Iterator[str]:
     for disk in layout.disks:
         yield from _disk(disk)
     for array in layout.arrays:
-        yield f"mirror {array.path}  RAID1 of {len(array.members)}, metadata {array.metadata}"
+        yield _array(array)
     yield from _root(layout)
+    for one in layout.data:
+        yield f"data {one.name}"
+        for disk in one.disks:
+            yield from _disk(disk)
+        if one.array is not None:
+            yield _array(one.array)
+        yield from _stack(one.luks, one.group)
     for filesystem in layout.memory:
         yield f"memory tmpfs  {filesystem.mount}  {','.join(filesystem.options)}"
     if layout.zram is not None:
@@ -42,7 +58,18 @@ def _disk(laid: DiskLayout) -> Iterator[str]:
             f"{gib(partition.size):>11}  at {gib(partition.start)}  {partition.partuuid}"
         )
     if over := unused(laid):
-        yield f"    (unused){gib(over):>10}  more than the smallest disk of the mirror has"
+        yield f"    (unused){gib(over):>10}  more than the smallest of these disks has"
+
+
+def _array(array: Array) -> str:
+    what = "mirror" if array.level == "raid1" else "array"
+    odd = ""
+    if array.level == "raid10" and len(array.members) % 2:
+        odd = ", an odd number: every block lies on two of them, in turn"
+    return (
+        f"{what} {array.path}  {array.level.upper()} of {len(array.members)}, "
+        f"metadata {array.metadata}{odd}"
+    )
 
 
 def _root(layout: Layout) -> Iterator[str]:
@@ -50,13 +77,15 @@ def _root(layout: Layout) -> Iterator[str]:
     yield f"/boot on {boot.device}  {boot.kind}  {','.join(boot.options)}"
     for esp in layout.esps:
         yield f"{esp.mount} on {esp.device}  {esp.kind}  {','.join(esp.options)}"
-    if layout.luks is not None:
-        luks = layout.luks
+    yield from _stack(layout.luks, layout.group)
+
+
+def _stack(luks: Luks | None, group: VolumeGroup) -> Iterator[str]:
+    if luks is not None:
         yield (
             f"LUKS2 {luks.path} on {luks.device}  {luks.cipher} {luks.key_size} bit, "
             f"pbkdf2, UUID {luks.uuid}"
         )
-    group = layout.group
     yield f"volume group {group.name} on {group.physical}  {gib(group.size)}"
     for last, volume in _marked(group.volumes):
         filesystem = volume.filesystem
@@ -81,19 +110,36 @@ def plain(layout: Layout | Whole) -> dict[str, Any]:
     return {
         "disks": [_plain_disk(disk) for disk in layout.disks],
         "arrays": [_plain_array(array) for array in layout.arrays],
-        "luks": layout.luks
+        **_plain_stack(layout.luks, layout.group),
+        "boot": _plain_filesystem(layout.boot),
+        "esps": [_plain_filesystem(esp) for esp in layout.esps],
+        "memory": [_plain_filesystem(filesystem) for filesystem in layout.memory],
+        "data": [
+            {
+                "name": one.name,
+                "level": one.level,
+                "disks": [_plain_disk(disk) for disk in one.disks],
+                "arrays": [_plain_array(one.array)] if one.array is not None else [],
+                **_plain_stack(one.luks, one.group),
+            }
+            for one in layout.data
+        ],
+        "zram": None if layout.zram is None else render(layout.zram),
+        "deviations": list(layout.deviations),
+    }
+
+
+def _plain_stack(luks: Luks | None, group: VolumeGroup) -> dict[str, Any]:
+    return {
+        "luks": luks
         and {
-            "device": str(layout.luks.device),
-            "uuid": str(layout.luks.uuid),
-            "mapping": layout.luks.mapping,
-            "cipher": layout.luks.cipher,
-            "key_size": layout.luks.key_size,
+            "device": str(luks.device),
+            "uuid": str(luks.uuid),
+            "mapping": luks.mapping,
+            "cipher": luks.cipher,
+            "key_size": luks.key_size,
         },
-        "volume_group": {
-            "name": layout.group.name,
-            "size": layout.group.size,
-            "free": layout.group.free,
-        },
+        "volume_group": {"name": group.name, "size": group.size, "free": group.free},
         "volumes": [
             {
                 "name": volume.name,
@@ -101,13 +147,8 @@ def plain(layout: Layout | Whole) -> dict[str, Any]:
                 "rules": list(volume.rules),
                 **_plain_filesystem(volume.filesystem),
             }
-            for volume in layout.group.volumes
+            for volume in group.volumes
         ],
-        "boot": _plain_filesystem(layout.boot),
-        "esps": [_plain_filesystem(esp) for esp in layout.esps],
-        "memory": [_plain_filesystem(filesystem) for filesystem in layout.memory],
-        "zram": None if layout.zram is None else render(layout.zram),
-        "deviations": list(layout.deviations),
     }
 
 
@@ -141,8 +182,10 @@ def _plain_array(array: Array) -> dict[str, Any]:
     return {
         "name": array.name,
         "uuid": str(array.uuid),
+        "level": array.level,
         "metadata": array.metadata,
         "bitmap": array.bitmap,
+        "size": array.size,
         "members": [str(member) for member in array.members],
     }
 

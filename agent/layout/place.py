@@ -68,7 +68,7 @@ class Names:
 def place(
     disks: Sequence[Disk], wishes: StorageWish, names: Names, *, encrypted: bool
 ) -> Layout | list[Problem]:
-    """Lay everything out; return problems instead when it does not fit."""
+    """Lay the system out; return problems instead when it does not fit."""
     problems = list(_name_problems(disks, wishes))
     extents = cut(disks, esp=wishes.esp.size, boot=wishes.boot.size)
     if isinstance(extents, Problem):
@@ -82,27 +82,42 @@ def place(
     if encrypted:
         luks = Luks(below, names.uuid("luks"), "bedplate-root", "bedplate-root")
         below, below_size = luks.path, after_luks(below_size)
-    total = after_pv(below_size, EXTENT)
     wanted = (*wishes.volumes, *_swap(wishes.swap))
-    leave = _bytes(wishes.leave, total)
-    sizes = share([_want(wish, total) for wish in wanted], total, EXTENT, leave)
-    if isinstance(sizes, list):
-        return [*problems, *sizes]
+    group = fill(wishes.volume_group, below, below_size, wanted, wishes.leave, names)
+    if isinstance(group, list):
+        return [*problems, *group]
     if problems:
         return problems
-    volumes = tuple(_volume(wish, sizes[wish.mount], wishes.volume_group, names) for wish in wanted)
     boot_device = arrays[0].path if arrays else placed[0].partition(Role.BOOT).path
     return Layout(
         disks=placed,
         arrays=arrays,
         luks=luks,
-        group=VolumeGroup(wishes.volume_group, below, total, volumes, EXTENT),
+        group=group,
         boot=_boot(boot_device, wishes, names),
         esps=tuple(_esp(i, disk, wishes, names) for i, disk in enumerate(placed)),
         memory=tuple(_memory(tmpfs) for tmpfs in wishes.tmpfs),
         deviations=wishes.deviations,
         zram=wishes.zram,
     )
+
+
+def fill(
+    name: str,
+    physical: Path,
+    size: int,
+    wanted: Sequence[VolumeWish],
+    leave: int | Percent,
+    names: Names,
+) -> VolumeGroup | list[Problem]:
+    """Return a group on a device of `size` bytes with the volumes, or why they do not fit."""
+    total = after_pv(size, EXTENT)
+    wants = [_want(wish, total) for wish in wanted]
+    sizes = share(wants, total, EXTENT, _bytes(leave, total))
+    if isinstance(sizes, list):
+        return sizes
+    volumes = tuple(_volume(wish, sizes[wish.mount], name, names) for wish in wanted)
+    return VolumeGroup(name, physical, total, volumes, EXTENT)
 
 
 def _name_problems(disks: Sequence[Disk], wishes: StorageWish) -> Iterator[Problem]:

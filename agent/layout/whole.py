@@ -30,6 +30,10 @@ class Whole:
     deviations: tuple[str, ...] = ()
 
     @property
+    def every_disk(self) -> tuple[DiskLayout, ...]:
+        return self.disks
+
+    @property
     def device(self) -> Path:
         """The device that is written."""
         return self.arrays[0].path if self.arrays else Path(self.disks[0].disk.path)

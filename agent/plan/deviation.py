@@ -39,7 +39,7 @@ def _broken(preset: Preset, wishes: StorageWish, *, encrypted: bool) -> Iterator
     if not encrypted:
         for rule in preset.encryption:
             yield Deviation(rule, "encryption", "the disks are not encrypted")
-    volumes = {volume.mount: volume for volume in wishes.volumes}
+    volumes = {volume.mount: volume for volume in wishes.every_volume}
     for asked in preset.volumes:
         if asked.mount in volumes:
             yield from _missing(asked.mount, asked.options, volumes[asked.mount].options)

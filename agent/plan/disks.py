@@ -75,7 +75,6 @@ class Disks(Part):
     serial, WWN and size, is looked at once more on the open device just before the first write.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"data"})
     example: ClassVar[str] = """\
 count: 2
 where: {transport: nvme, size: ">= 400 GB"}
@@ -114,9 +113,13 @@ erase: refuse-foreign
             yield Fault(("on_different_controllers",), message)
 
     def _enough_are_named(self) -> Iterator[Fault]:
-        for key in ("serial", "wwn", "path"):
-            named = set(getattr(self.where, key))
-            pattern = key == "path" and any(set(name) & set("*?[") for name in named)
-            if named and not pattern and len(named) < self.count:
-                message = f"names {len(named)} disk, count asks for {self.count}"
-                yield Fault(("where", key), message)
+        yield from enough_are_named(self.where, self.count)
+
+
+def enough_are_named(where: Where, count: int) -> Iterator[Fault]:
+    """Yield that fewer disks are named than are asked for."""
+    for key in ("serial", "wwn", "path"):
+        named = set(getattr(where, key))
+        pattern = key == "path" and any(set(name) & set("*?[") for name in named)
+        if named and not pattern and len(named) < count:
+            yield Fault(("where", key), f"names {len(named)} disk, count asks for {count}")

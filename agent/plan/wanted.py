@@ -57,6 +57,17 @@ class PartitionWish:
 
 
 @dataclass(frozen=True)
+class DataWish:
+    """An array of further disks with volumes of its own; `level` as in `agent.plan.data`."""
+
+    name: str
+    level: str
+    volumes: tuple[VolumeWish, ...]
+    leave: int | Percent = 0
+    """What stays free in its volume group."""
+
+
+@dataclass(frozen=True)
 class StorageWish:
     """All that is wanted on the disks; `volumes` are ordered so that parents come first."""
 
@@ -71,8 +82,14 @@ class StorageWish:
     swap: int | Percent | None = None
     zram: int | Percent | None = None
     """Swap in compressed memory: bytes, or a share of the memory."""
+    data: tuple[DataWish, ...] = ()
     deviations: tuple[str, ...] = ()
     """`deviates from PRESET: RULE (where: why)`, each once."""
+
+    @property
+    def every_volume(self) -> tuple[VolumeWish, ...]:
+        """The system's volumes, then those on disks of data."""
+        return (*self.volumes, *(volume for one in self.data for volume in one.volumes))
 
 
 def above(mount: str, mounts: Iterable[str]) -> str:

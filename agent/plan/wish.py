@@ -5,16 +5,19 @@ Pure, and before any disk is known: `agent.layout` turns wishes into extents.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from agent.plan.data import DataArray
 from agent.plan.deviation import deviations
 from agent.plan.filesystem import SMALLEST
 from agent.plan.model import Plan
 from agent.plan.preset import Options, Preset, PresetMount, PresetPartition, PresetVolume
 from agent.plan.size import Percent
-from agent.plan.storage import Storage, Volume
+from agent.plan.storage import Storage
+from agent.plan.volume import Volume
 from agent.plan.wanted import (
+    DataWish,
     Grow,
     PartitionWish,
     StorageWish,
@@ -39,6 +42,7 @@ def wish(plan: Plan) -> StorageWish:
         leave=plan.storage.leave or 0,
         swap=plan.storage.swap,
         zram=plan.storage.zram,
+        data=tuple(_data(one, preset, plan.storage) for one in plan.storage.data),
     )
     encrypted = plan.encryption is not None
     return replace(wishes, deviations=tuple(deviations(preset, wishes, encrypted=encrypted)))
@@ -47,17 +51,37 @@ def wish(plan: Plan) -> StorageWish:
 def merge(preset: Preset, storage: Storage) -> tuple[VolumeWish, ...]:
     """Return the preset's volumes with the plan's changes and additions, parents first.
 
-    Where the plan lets a volume grow, the one that grows in the preset keeps its size instead.
+    Where the plan lets a volume grow, the one that grows in the preset keeps its size instead. What
+    lies on disks of data is not among them.
     """
+    elsewhere = {volume.mount for one in storage.data for volume in one.volumes}
     changes = {volume.mount: volume for volume in storage.volumes}
     plan_grows = any(volume.grow for volume in storage.volumes)
     wishes = []
     for volume in _kept(preset, storage):
+        if volume.mount in elsewhere:
+            continue
         change = changes.pop(volume.mount, None)
         if change is not None or not volume.optional:
             change = change or Volume(mount=volume.mount)
             wishes.append(_changed(volume, change, storage.filesystem, plan_grows))
     wishes += [_added(volume, preset.others, storage.filesystem) for volume in changes.values()]
+    return _parents_first(wishes)
+
+
+def _data(one: DataArray, preset: Preset, storage: Storage) -> DataWish:
+    """Return an array of data; what the preset has there too keeps its options and rules."""
+    wishes = []
+    for volume in one.volumes:
+        known = preset.volume(volume.mount)
+        if known is None:
+            wishes.append(_added(volume, preset.others, storage.filesystem))
+        else:
+            wishes.append(_changed(known, volume, storage.filesystem, plan_grows=True))
+    return DataWish(one.name, one.level, _parents_first(wishes), one.leave or 0)
+
+
+def _parents_first(wishes: Iterable[VolumeWish]) -> tuple[VolumeWish, ...]:
     return tuple(sorted(wishes, key=lambda volume: volume.mount.strip("/").split("/")))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from agent.errors import StepError
 from agent.keyslots import RECOVERY
@@ -18,8 +17,7 @@ class AddRecoveryKey:
     device: Path
     install_key: Secret
     recovery_key: Secret
-
-    name: ClassVar[str] = "add-recovery-key"
+    name: str = "add-recovery-key"
 
     def describe(self) -> str:
         return f"Add the recovery key to {self.device}, keyslot {RECOVERY}"

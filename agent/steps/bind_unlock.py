@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from agent.errors import StepError
 from agent.keyslots import UNLOCK
@@ -25,8 +24,7 @@ class BindUnlock:
     servers: tuple[Advertisement, ...] = ()
     pcrs: tuple[int, ...] = ()
     provisional: bool = False
-
-    name: ClassVar[str] = "bind-unlock"
+    name: str = "bind-unlock"
 
     def describe(self) -> str:
         until = ", until the first boot adds the registers" if self.provisional else ""

@@ -55,6 +55,7 @@ class ConfigureHost:
             progress(done, len(files))
         self._set_permissions(tree)
         self._enable_network(tree, machine)
+        self._enable_data(machine)
         authorized: dict[str, Json] = {
             name: authorize(tree, account(tree, name), keys)
             for name, keys in self.configure.ssh_authorized_keys.items()
@@ -73,7 +74,7 @@ class ConfigureHost:
         builder = initrd_builder(Unpacked(tree))
         more = builder.crypttab_options if builder is not None else ()
         yield TargetFile.text("/etc/crypttab", crypttab(self.layout, more), 0o600)
-        if self.layout.arrays:
+        if self.layout.every_array:
             place = str(mdadm_conf.place(tree))
             yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))
         if self.layout.zram is not None:
@@ -97,6 +98,12 @@ class ConfigureHost:
             tree.remove("/etc/resolv.conf")
             text = "".join(f"nameserver {server}\n" for server in servers)
             tree.write(TargetFile.text("/etc/resolv.conf", text))
+
+    def _enable_data(self, machine: Machine) -> None:
+        """Make sure that the running system opens the disks of data; most have both enabled."""
+        if any(one.luks is not None for one in self.layout.data):
+            units = ("remote-cryptsetup.target", "clevis-luks-askpass.path")
+            machine.target.run(self.root, "systemctl", "enable", *units, timeout=120)
 
     def _enable(self, tree: Tree, machine: Machine, unit: str, target: str) -> None:
         if not tree.is_link(f"/etc/systemd/system/{target}.wants/{unit}"):

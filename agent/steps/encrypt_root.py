@@ -1,4 +1,4 @@
-"""Make the one LUKS2 volume and open it with the transient install key."""
+"""Make a LUKS2 volume, the system's or one of data, and open it with its transient key."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import ClassVar
 
 from agent.errors import StepError
 from agent.keyslots import RECOVERY
@@ -26,8 +25,7 @@ class EscrowRecoveryKey:
     machine_name: str
     plan: str
     created: str
-
-    name: ClassVar[str] = "escrow-recovery-key"
+    name: str = "escrow-recovery-key"
 
     def describe(self) -> str:
         return f"Escrow the recovery key of {self.hostname} to {len(self.certificates)} keepers"

@@ -1,4 +1,4 @@
-"""Make the LVM volume group and its volumes."""
+"""Make an LVM volume group and its volumes."""
 
 from __future__ import annotations
 

@@ -16,8 +16,15 @@ class MirrorDisks:
     name: str = "mirror-disks"
 
     def describe(self) -> str:
-        each = ", ".join(f"{a.name} ({gib(a.size)}, metadata {a.metadata})" for a in self.arrays)
-        return f"Mirror {each} over {len(self.arrays[0].members)} disks"
+        alike: dict[tuple[str, int], list[str]] = {}
+        for array in self.arrays:
+            told = f"{array.name} ({gib(array.size)}, metadata {array.metadata})"
+            alike.setdefault((array.level, len(array.members)), []).append(told)
+        verb = {"raid1": "Mirror", "raid10": "Stripe and mirror"}
+        return "; ".join(
+            f"{verb[level]} {', '.join(told)} over {count} disks"
+            for (level, count), told in alike.items()
+        )
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         syncing: list[str] = []
@@ -31,6 +38,7 @@ class MirrorDisks:
                 {
                     "name": array.name,
                     "uuid": str(array.uuid),
+                    "level": array.level,
                     "metadata": array.metadata,
                     "members": [str(member) for member in array.members],
                     "size": array.size,

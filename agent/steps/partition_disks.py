@@ -16,9 +16,12 @@ class PartitionDisks:
     name: str = "partition-disks"
 
     def describe(self) -> str:
-        cuts = ", ".join(f"{p.role.value} {gib(p.size)}" for p in self.disks[0].partitions)
-        where = " and ".join(layout.disk.path for layout in self.disks)
-        return f"Write a GPT to {where}: {cuts}"
+        alike: dict[str, list[str]] = {}
+        for layout in self.disks:
+            cuts = ", ".join(f"{p.role.value} {gib(p.size)}" for p in layout.partitions)
+            alike.setdefault(cuts, []).append(layout.disk.path)
+        each = (f"{' and '.join(where)}: {cuts}" for cuts, where in alike.items())
+        return f"Write a GPT to {'; to '.join(each)}"
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         machine.storage.partition(self.disks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from agent.errors import StepError
 from agent.keyslots import RECOVERY, UNLOCK
@@ -27,8 +26,7 @@ class ProveUnlock:
     policy: Policy
     unasked: tuple[str, ...] = ()
     provisional: bool = False
-
-    name: ClassVar[str] = "prove-unlock"
+    name: str = "prove-unlock"
 
     def describe(self) -> str:
         return f'Prove that "{self.policy}" and the recovery key open {self.device}'

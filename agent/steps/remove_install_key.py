@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from agent.errors import StepError
 from agent.keyslots import INSTALL, RECOVERY, UNLOCK
@@ -20,8 +19,7 @@ class RemoveInstallKey:
     device: Path
     install_key: Secret
     recovery_key: Secret
-
-    name: ClassVar[str] = "remove-install-key"
+    name: str = "remove-install-key"
 
     def describe(self) -> str:
         return f"Destroy the install key of {self.device}, keyslot {INSTALL}"

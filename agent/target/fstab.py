@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.layout.model import FileSystem, Layout
+from agent.target.crypttab import DATA_TIMEOUT
 
 # A degraded /boot is forced by mdadm-last-resort@.timer 30 s after udev saw the first leg; the rest
 # is for slow controllers. nofail: boot does not wait, the second column only ends the job.
@@ -42,6 +43,10 @@ def options_of(filesystem: FileSystem, layout: Layout) -> tuple[str, ...]:
         options += _may_be_missing(options, ESP_TIMEOUT)
     elif filesystem == layout.boot:
         options += _may_be_missing(options, BOOT_TIMEOUT)
+    elif filesystem in layout.on_data:
+        # Of an encrypted one the network is needed to open it, so it goes before the network does.
+        network = ["_netdev"] if layout.luks is not None and "_netdev" not in options else []
+        options += [*network, *_may_be_missing(options, DATA_TIMEOUT)]
     elif filesystem.mount != "/":
         options += _timeout(options, VOLUME_TIMEOUT)
     return tuple(options) or ("defaults",)

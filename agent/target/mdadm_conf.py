@@ -17,12 +17,12 @@ def mdadm_conf(layout: Layout) -> str:
     `HOMEHOST <ignore>`: an array is ours whatever host name its superblock carries, so udev starts
     it degraded too (mdadm.conf(5)). Without MAILADDR mdmonitor.service fails at every boot.
     """
-    if not layout.arrays:
+    if not layout.every_array:
         return ""
     lines = ["HOMEHOST <ignore>", "MAILADDR root"]
     lines += [
         f"ARRAY {array.path} metadata={array.metadata} UUID={array.mdadm_uuid}"
-        for array in layout.arrays
+        for array in layout.every_array
     ]
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,10 @@ class Needs:
     zram: bool = False
     btrfs: bool = False
     """Any volume, / or another."""
+    arrays: bool = False
+    """Any array, of the system's disks or of data: the running system looks after it."""
+    encrypted_data: bool = False
+    """Something that the running system opens, and not the initrd."""
 
     @classmethod
     def of(cls, layout: Layout, policy: Policy | None) -> Needs:
@@ -32,4 +36,6 @@ class Needs:
             kind=layout.root.kind,
             zram=layout.zram is not None,
             btrfs=any(filesystem.kind == "btrfs" for filesystem in layout.filesystems),
+            arrays=bool(layout.every_array),
+            encrypted_data=any(one.luks is not None for one in layout.data),
         )

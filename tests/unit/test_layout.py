@@ -238,7 +238,7 @@ def test_a_mirror_of_three_has_three_members_and_three_esps() -> None:
     assert [unused(each) for each in layout.disks] == [0, 8 * GIB, 4 * GIB]
     shown = "\n".join(tree(layout))
     assert shown.count("(unused)") == 2
-    assert "8.0 GiB  more than the smallest disk of the mirror has" in shown
+    assert "8.0 GiB  more than the smallest of these disks has" in shown
 
 
 def test_only_ext4_is_checked_at_boot() -> None:

@@ -6,8 +6,10 @@ The plans go through the parser's types and the disks through the choice, as in 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 from typing import Any, cast
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -17,19 +19,24 @@ from agent.adapters.storage.table import script
 from agent.errors import Problem
 from agent.inventory.choose import same_device
 from agent.inventory.model import Content, Disk, Firmware, Inventory
+from agent.layout.data import place_data
+from agent.layout.drawing import drawing
 from agent.layout.extents import GIB, MIB, smallest_esp
-from agent.layout.model import Layout
+from agent.layout.model import DataLayout, Layout
 from agent.layout.picture import losses, plain, tree
+from agent.layout.place import Names
 from agent.layout.whole import Whole
 from agent.plan.catalog import BUILT_IN
+from agent.plan.data import DataArray
 from agent.plan.filesystem import SMALLEST
 from agent.plan.model import Plan
 from agent.plan.size import Percent
 from agent.plan.wish import StorageWish, wish
 from agent.resolve import lay_out
+from agent.target.crypttab import crypttab
 from agent.target.fstab import fstab
 from agent.target.mdadm_conf import mdadm_conf
-from tests.unit.plan.plans import encrypted, optional, options, shares
+from tests.unit.plan.plans import encrypted, optional, options, shares, small
 
 EXTENT = 4 * MIB
 LARGEST = 32 * 10**12
@@ -46,12 +53,13 @@ ONE_IN_FIVE = st.integers(0, 4).map(lambda number: number == 4)
 
 
 @st.composite
-def disks(draw: st.DrawFn, number: int) -> Disk:
+def disks(draw: st.DrawFn, number: int, model: str = "system") -> Disk:
     foreign = draw(ONE_IN_FIVE)
     content = Content(device=f"/dev/sd{number}1", kind="xfs", size=1, label="x")
     return Disk(
         path=f"/dev/sd{number}",
         serial=draw(st.sampled_from([f"S{number}", None])),
+        model=model,
         wwn="0x5f" if draw(ONE_IN_FIVE) else draw(st.sampled_from([f"0x5{number}", None])),
         size=draw(SIZES),
         sector_size=draw(st.sampled_from([512, 4096])),
@@ -63,10 +71,11 @@ def disks(draw: st.DrawFn, number: int) -> Disk:
 
 
 @st.composite
-def machines(draw: st.DrawFn, wanted: int) -> Inventory:
+def machines(draw: st.DrawFn, wanted: int, further: Sequence[str]) -> Inventory:
     count = draw(st.integers(0, 5)) if draw(ONE_IN_FIVE) else wanted
-    found = tuple(draw(disks(number)) for number in range(count))
-    return Inventory(firmware=Firmware(uefi=True), memory=4 * GIB, disks=found)
+    found = [draw(disks(number)) for number in range(count)]
+    found += [draw(disks(10 + at, model)) for at, model in enumerate(further)]
+    return Inventory(firmware=Firmware(uefi=True), memory=4 * GIB, disks=tuple(found))
 
 
 USUAL = ("/", "/home", "/var", "/var/log/audit", "/srv", "/srv/a", "/opt/b")
@@ -79,6 +88,26 @@ OWN = {
     "boot": {"size": "512 MiB"},
     "without": ["/var/tmp"],
 }
+
+
+ON_DATA = {"pgdata": ("/var/lib/pgsql", "/var/lib/pgsql/wal"), "media": ("/media/a", "/media/b")}
+OF_LEVEL = {"single": (1,), "raid1": (2, 3), "raid10": (4, 5, 7)}
+
+
+@st.composite
+def arrays_of_data(draw: st.DrawFn) -> dict[str, Any]:
+    name, level = draw(st.sampled_from(sorted(ON_DATA))), draw(st.sampled_from(sorted(OF_LEVEL)))
+    size = st.integers(512 * MIB, 9 * GIB).map(lambda size: {"size": size})
+    room = st.one_of(size, shares.map(lambda share: {"size": share}), st.just({"grow": True}))
+    mounts = draw(st.lists(st.sampled_from(ON_DATA[name]), min_size=1, unique=True))
+    return {
+        "name": name,
+        "where": {"model": name},
+        "level": level,
+        "count": draw(st.sampled_from(OF_LEVEL[level])),
+        "volumes": [{"mount": mount, **draw(room)} for mount in mounts],
+        **draw(optional(leave=SOME)),
+    }
 
 
 @st.composite
@@ -100,6 +129,7 @@ def storages(draw: st.DrawFn) -> dict[str, Any]:
     own: dict[str, Any] = {**OWN, "esp": {"size": "64 MiB"}} if draw(ONE_IN_FIVE) else OWN
     return {
         "preset": draw(st.sampled_from([*BUILT_IN, own, own])),
+        "data": draw(st.lists(arrays_of_data(), max_size=2, unique_by=lambda one: one["name"])),
         "volumes": volumes,
         **draw(
             optional(
@@ -120,7 +150,7 @@ def plans(draw: st.DrawFn) -> Plan:
         "disks": {
             "count": count,
             "erase": draw(st.sampled_from(["any", "any", "any", "refuse-foreign", "owned"])),
-            "where": {"rotational": False} if draw(ONE_IN_FIVE) else {},
+            "where": {"rotational": False} if draw(ONE_IN_FIVE) else {"model": "system"},
         },
         "storage": draw(storages()),
     }
@@ -133,19 +163,22 @@ def plans(draw: st.DrawFn) -> Plan:
 @given(st.data())
 def test_any_plan_on_any_machine_gives_a_sound_layout_or_problems(data: st.DataObject) -> None:
     plan = data.draw(plans())
-    machine = data.draw(machines(plan.disks.count))
+    further = [one.name for one in plan.storage.data for _ in range(one.count)]
+    machine = data.draw(machines(plan.disks.count, further))
     layout = lay_out(plan, machine)
     if isinstance(layout, list):
         event(f"problem: {layout[0].where}")
         assert layout
         assert all(problem.message and problem.where for problem in layout)
         return
-    event(f"a layout over {plan.disks.count}")
+    event(f"a layout over {plan.disks.count}, data {[one.level for one in plan.storage.data]}")
     assert not isinstance(layout, Whole)
     assert len(layout.disks) == plan.disks.count
     partitions_are_sound(layout)
     stack_fits(layout, encrypted=plan.encryption is not None)
     every_wish_is_granted(layout, wish(plan))
+    for one, asked in zip(layout.data, plan.storage.data, strict=True):
+        data_is_sound(one, asked, encrypted=plan.encryption is not None)
     everything_can_be_written_down(layout)
     assert lay_out(plan, machine) == layout, "the same again, to the last UUID"
 
@@ -163,11 +196,53 @@ def partitions_are_sound(layout: Layout) -> None:
             assert part.size > 0
             assert (part.start, part.size) == (like.start, like.size), "either leg can stand alone"
         assert laid.partitions[0].size >= smallest_esp(laid.disk)
-    identities = [p.partuuid for laid in layout.disks for p in laid.partitions]
-    identities += [laid.guid for laid in layout.disks]
+    identities = [p.partuuid for laid in layout.every_disk for p in laid.partitions]
+    identities += [laid.guid for laid in layout.every_disk]
+    identities += [array.uuid for array in layout.every_array]
+    identities += [luks.uuid for luks in layout.every_luks]
     assert len(set(identities)) == len(identities)
-    taken = [laid.disk for laid in layout.disks]
-    assert not any(same_device(a, b) for a, b in pairwise(taken))
+    taken = [laid.disk for laid in layout.every_disk]
+    assert not any(same_device(a, b) for a, b in combinations(taken, 2))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.booleans())
+def test_any_array_on_any_disks_is_sound_or_a_problem(data: st.DataObject, encrypted: bool) -> None:
+    asked = data.draw(arrays_of_data())
+    plan = Plan.model_validate({**small(disks={"count": 1}), "storage": {"data": [asked]}})
+    wishes = wish(plan)
+    found = [data.draw(disks(number)) for number in range(asked["count"])]
+    names = Names(plan.id, "CZ1234")
+    one = place_data(found, wishes.data[0], "vg0", names, encrypted=encrypted)
+    if isinstance(one, list):
+        event(f"problem: {one[0].where}")
+        assert all(problem.message and problem.where for problem in one)
+        return
+    event(f"{one.level} over {len(one.disks)}")
+    data_is_sound(one, plan.storage.data[0], encrypted=encrypted)
+
+
+def data_is_sound(one: DataLayout, asked: DataArray, *, encrypted: bool) -> None:
+    sizes = set()
+    for laid in one.disks:
+        (partition,) = laid.partitions
+        assert partition.start == MIB
+        assert partition.end <= laid.disk.size - MIB, "the backup GPT has room"
+        sizes.add(partition.size)
+    (size,) = sizes
+    assert len(one.disks) == asked.count
+    assert (one.array is None) is (asked.level == "single")
+    if one.array is not None:
+        assert one.array.component < size, "md has room for its own"
+        assert one.array.component % MIB == 0, "whole chunks of every member"
+        copies = {"raid1": asked.count, "raid10": 2}[asked.level]
+        assert one.array.size * copies == one.array.component * asked.count
+        size = one.array.size
+    assert (one.luks is not None) is encrypted
+    assert one.group.size <= size - (16 * MIB if encrypted else 0) - MIB
+    assert one.group.free >= 0
+    assert {v.filesystem.mount for v in one.group.volumes} == {v.mount for v in asked.volumes}
+    assert all(v.size > 0 and v.size % EXTENT == 0 for v in one.group.volumes)
 
 
 def stack_fits(layout: Layout, *, encrypted: bool) -> None:
@@ -211,15 +286,17 @@ def in_bytes(size: int | Percent, total: int) -> int:
 
 
 def everything_can_be_written_down(layout: Layout) -> None:
-    for laid in layout.disks:
-        assert script(laid).count("uuid=") == 3, "no sector is split"
+    for laid in layout.every_disk:
+        assert script(laid).count("uuid=") == len(laid.partitions), "no sector is split"
         assert len(list(losses(laid.disk))) == len(laid.disk.content)
     assert all(line.isprintable() for line in tree(layout))
     json.dumps(plain(layout))
     mounts = [line.split()[1] for line in fstab(layout).splitlines() if not line.startswith("#")]
     assert len(mounts) == len(layout.formatted) + len(layout.memory)
     assert len(set(mounts)) == len(mounts)
-    assert mdadm_conf(layout).count("ARRAY") == len(layout.arrays)
+    assert mdadm_conf(layout).count("ARRAY") == len(layout.every_array)
+    assert len(crypttab(layout).splitlines()) == len(layout.every_luks)
+    ElementTree.fromstring(drawing(layout, "any"))
     uuids = [filesystem.uuid for filesystem in layout.formatted]
     assert len(set(uuids)) == len(uuids)
 

@@ -24,12 +24,12 @@ from agent.secret import Secret
 
 
 class ChosenArray(MDRaidArrayDevice):  # type: ignore[misc]  # blivet is untyped
-    """A RAID1 with the name, UUID, size and bitmap of the layout."""
+    """An array with the name, level, UUID, size and bitmap of the layout."""
 
     def __init__(self, array: Array, members: list[Any], *, clean: bool) -> None:
         super().__init__(
             array.name,
-            level="raid1",
+            level=array.level,
             member_devices=len(members),
             total_devices=len(members),
             metadata_version=array.metadata,
@@ -50,7 +50,7 @@ class ChosenArray(MDRaidArrayDevice):  # type: ignore[misc]  # blivet is untyped
             blockdev.ExtraArg.new("--homehost=any", ""),
             blockdev.ExtraArg.new(f"--name={array.name}", ""),
             blockdev.ExtraArg.new(f"--uuid={array.mdadm_uuid}", ""),
-            blockdev.ExtraArg.new(f"--size={array.size // 1024}", ""),
+            blockdev.ExtraArg.new(f"--size={array.component // 1024}", ""),
         ]
         if self._clean:
             extra.append(blockdev.ExtraArg.new("--assume-clean", ""))

@@ -120,14 +120,18 @@ esac
 [ ! -e "$state/sealed.json" ] || exit 0
 mkdir -p "$state"
 
-device=$(text device)
 from=$(json from)
 to=$(json to)
+# The disks of data, if there are any: in a list of their own, after the system's.
+further=$(jose fmt -j "$conf" -Og further -Af- 2>/dev/null | tr -d '"') || further=
 
-sealed || seal
-if has_slot "$from"; then destroy "$from" "$final"; fi
-drop_idle_tokens
-say "sealed: keyslot $to"
+# What fails ends the script, so that nothing is reported before all of them are sealed.
+for device in $(text device) $further; do
+    sealed || seal
+    if has_slot "$from"; then destroy "$from" "$final"; fi
+    drop_idle_tokens
+    say "sealed: keyslot $to of $device"
+done
 
 make_event
 unheard=0
