@@ -26,6 +26,7 @@ from agent.errors import (
 )
 from agent.find import Found
 from agent.inventory.model import Inventory
+from agent.layout.picture import plain
 from agent.machine import Machine
 from agent.plan.model import Finish, Plan
 from agent.plan.parse import parse
@@ -119,7 +120,7 @@ def _phases(
     with reporter.step("check", title, unit="checks") as checking, reading_only():
         machine = world.machine()
         order = resolve(plan, inventory, machine, datetime.now(UTC), checking.progress)
-        checking.evidence = order.summary()
+        checking.evidence = {**order.summary(), "placed": plain(order.layout)}
     approve(order)
     reporter.announce([(step.name, step.describe()) for step in order.steps])
     proofs = carry_out(order.steps, machine, reporter)
