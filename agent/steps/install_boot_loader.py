@@ -12,8 +12,8 @@ from agent.machine import Machine, Progress
 from agent.steps.base import Evidence
 from agent.steps.esps import mounted_esps
 from agent.target.boot import Boot, Host
+from agent.target.boot_loader import boot_loader
 from agent.target.contents import Unpacked
-from agent.target.family import boot_loader
 from agent.target.os_release import os_release
 from agent.target.tree import Tree
 
@@ -38,7 +38,7 @@ class InstallBootLoader:
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)
-        loader = boot_loader(Unpacked(tree))
+        loader = boot_loader(Unpacked(tree), os_release(tree))
         host = Host(os_release(tree), self.machine_id, self.options, self.layout.boot.uuid)
         boot = loader.boot(tree, host, Unpacked(tree).kernels())
         for file in loader.settings(tree, host, self.layout.esps[0].mount):

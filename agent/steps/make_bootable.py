@@ -20,9 +20,9 @@ from agent.steps.esps import mounted_esps
 from agent.steps.prove_target import all_equal, summary
 from agent.target import marker
 from agent.target.boot import Copy
+from agent.target.boot_loader import boot_loader
 from agent.target.contents import Unpacked
 from agent.target.esp import Esp
-from agent.target.family import boot_loader
 from agent.target.os_release import os_release
 from agent.target.tree import Tree
 
@@ -51,7 +51,9 @@ class MakeBootable:
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)
-        loaders = boot_loader(Unpacked(tree)).loaders(tree)
+        loaders = boot_loader(Unpacked(tree), os_release(tree)).loaders(tree)
+        # Before an ESP is mounted over them: in RHEL they lie in /boot/efi.
+        programs = {copy.destination: tree.read_bytes(copy.source) for copy in loaders}
         ours = [disk.partition(Role.ESP).partuuid for disk in self.layout.disks]
         disks = [disk.disk for disk in self.layout.disks]
         removed = remove_stale(machine, ours, disks, self.partuuids)
@@ -64,11 +66,11 @@ class MakeBootable:
         )
         with (
             mounted_esps(machine, self.root, self.layout) as esps,
-            _undone_on_failure(esps, [copy.destination for copy in loaders]),
+            _undone_on_failure(esps, list(programs)),
         ):
-            for copy in loaders:
+            for destination, content in programs.items():
                 for esp in esps:
-                    esp.copy(tree, copy)
+                    esp.write(destination, content)
             for number, esp in enumerate(esps, start=1):
                 esp.write(marker.PATH, marker.render(done))
                 progress(number, len(esps))

@@ -15,8 +15,8 @@ from agent.machine import Machine, MirrorState, Progress
 from agent.steps.base import Evidence, Json
 from agent.steps.esps import mounted_esps
 from agent.target.boot import Host
+from agent.target.boot_loader import boot_loader
 from agent.target.contents import Unpacked
-from agent.target.family import boot_loader
 from agent.target.os_release import os_release
 from agent.target.tree import Tree
 
@@ -58,7 +58,7 @@ class ProveTarget:
 
     def _expected(self) -> Iterator[str]:
         tree = Tree(self.root)
-        loader = boot_loader(Unpacked(tree))
+        loader = boot_loader(Unpacked(tree), os_release(tree))
         host = Host(os_release(tree), self.machine_id, self.options, self.layout.boot.uuid)
         yield from loader.boot(tree, host, Unpacked(tree).kernels()).paths
 
@@ -67,7 +67,7 @@ def mirrors_are_whole(layout: Layout, states: Sequence[MirrorState]) -> dict[str
     """Return array -> members and sync state; raise unless all members of all are active."""
     by_name = {state.name: state for state in states}
     whole: dict[str, Json] = {}
-    for array in layout.arrays:
+    for array in layout.every_array:
         state = by_name.get(array.name)
         wanted = len(array.members)
         if state is None:

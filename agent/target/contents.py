@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agent.payload import contents
 from agent.payload.contents import Kernel
+from agent.target import signed
 from agent.target.tree import Tree
 
 PROGRAMS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -71,7 +72,7 @@ class Unpacked:
         if group == "initramfs":
             return self.tree.exists(f"{INITRAMFS_HOOKS}/{name}")
         if word in {"shim", "grub-signed"}:
-            return any(True for _ in self._signed(word))
+            return signed.has(self.tree, word)
         if word == "systemd-boot":
             return any(re.fullmatch(r"systemd-boot\w+\.efi", n) for n in self._loaders())
         if word in _PLACES:
@@ -90,15 +91,6 @@ class Unpacked:
     def _first(self, places: tuple[str, ...], version: str) -> str | None:
         paths = (place.format(version) for place in places)
         return next((path for path in paths if self.tree.exists(path)), None)
-
-    def _signed(self, word: str) -> Iterator[str]:
-        """Yield the programs that a distribution signed (Debian, Ubuntu)."""
-        places = {"shim": ("/usr/lib", r"shim"), "grub-signed": ("/usr/lib/grub", r".+-efi-signed")}
-        above, pattern = places[word]
-        for directory in self.tree.names(above):
-            if re.fullmatch(pattern, directory):
-                names = self.tree.names(f"{above}/{directory}")
-                yield from (name for name in names if name.endswith(".efi.signed"))
 
     def _dracut_modules(self) -> tuple[str, ...]:
         return self.tree.names(DRACUT_MODULES)

@@ -53,7 +53,7 @@ class Dracut:
         return (TargetFile.text(SETTINGS, text),)
 
     def path(self, version: str, os: OsRelease) -> str:
-        return f"/boot/initrd.img-{version}" if os.debian else f"/boot/initramfs-{version}.img"
+        return initrd_path(version, os)
 
     def build(self, target: Target, root: Path, version: str, path: str) -> None:
         """Build the initrd of one kernel inside the tree, or raise `CommandError`."""
@@ -78,6 +78,13 @@ class Dracut:
     ) -> tuple[str, ...]:
         """Return what brings up the network before Tang is asked."""
         return initrd_network(network, names)
+
+
+def initrd_path(version: str, os: OsRelease) -> str:
+    """Return where the distribution's own hooks put the initrd of a kernel."""
+    if os.debian:
+        return f"/boot/initrd.img-{version}"
+    return f"/boot/initrd-{version}" if os.suse else f"/boot/initramfs-{version}.img"
 
 
 _PACKAGES = {

@@ -1,4 +1,4 @@
-"""Choose how an image builds its initrd and how it boots, by what is in it; refuse it by name."""
+"""Choose how an image builds its initrd, by what is in it; refuse by name what cannot work."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from agent.errors import Problem, StepError
+from agent.errors import Problem
 from agent.layout.model import Layout
 from agent.machine import Target
-from agent.payload.contents import Kernel
 from agent.plan.network import Interface
-from agent.target.boot import Boot, Copy, Host
+from agent.target.boot_loader import supported
 from agent.target.contents import Contents
 from agent.target.dracut import Dracut
-from agent.target.grub import Grub
 from agent.target.initramfs_tools import InitramfsTools
 from agent.target.needs import Needs
 from agent.target.os_release import OsRelease
 from agent.target.package import Piece
 from agent.target.systemd_boot import SystemdBoot
-from agent.target.tree import TargetFile, Tree
+from agent.target.tree import TargetFile
 
 
 class InitrdBuilder(Protocol):
@@ -61,44 +59,11 @@ class InitrdBuilder(Protocol):
     def build(self, target: Target, root: Path, version: str, path: str) -> None: ...
 
 
-class BootLoader(Protocol):
-    @property
-    def name(self) -> str: ...
-    def pieces(self, needs: Needs) -> Iterator[Piece]: ...
-    def boot(self, tree: Tree, host: Host, kernels: Sequence[Kernel]) -> Boot:
-        """Return what lies on each ESP; raises `StepError` for a kernel without an initrd."""
-
-    def settings(self, tree: Tree, host: Host, esp: str) -> tuple[TargetFile, ...]:
-        """Return the configuration by which the installed system adds later kernels alike."""
-
-    def prepare(self, target: Target, root: Path) -> None:
-        """Run what the loader needs in the installed system, when its settings are there."""
-
-    def loaders(self, tree: Tree) -> tuple[Copy, ...]:
-        """Return the EFI programs; the first is what a firmware entry names."""
-
-
 def initrd_builder(contents: Contents) -> InitrdBuilder | None:
     """Return what builds initrds in this image, None where it has nothing that is supported."""
     if contents.has("dracut"):
         return Dracut()
     return InitramfsTools() if contents.has("update-initramfs") else None
-
-
-def boot_loader(contents: Contents) -> BootLoader:
-    """Return what starts this image, or raise `StepError`."""
-    if contents.has("systemd-boot"):
-        return SystemdBoot()
-    if _has_grub(contents):
-        return Grub()
-    raise StepError("the image has no boot loader that is supported: systemd-boot, shim and GRUB")
-
-
-def _has_grub(contents: Contents) -> bool:
-    return any(contents.has(word) for word in ("grub-signed", "shim", *_GRUB))
-
-
-_GRUB = ("grub-modules", "grub-install", "grub2-install")
 
 
 def problems(
@@ -109,20 +74,21 @@ def problems(
     `architecture` is this machine's, as `uname -m` says it.
     """
     if not contents.kernels():
-        package = f"linux-image-{_DEBIAN.get(architecture, architecture)}"
+        debian = f"linux-image-{_DEBIAN.get(architecture, architecture)}"
+        package = Piece("kernel", "", debian, "kernel-core", "kernel-default").package(os)
         yield Problem(
-            "image.manifest",
-            f"{image} has no kernel: build it with the package "
-            f"{package if os.debian else 'kernel-core'}",
+            "image.manifest", f"{image} has no kernel: build it with the package {package}"
         )
     yield from _initrd_problems(image, contents, os, needs)
     yield from _loader_problems(image, contents, os, needs)
     builder = initrd_builder(contents)
     unneeded = builder.unneeded if builder is not None else frozenset()
+    if needs.encrypted_data:  # opened by the running system, in every family by systemd's units
+        unneeded = frozenset()
     for piece in _pieces(needs):
         if piece.word in unneeded:
             continue
-        problem = piece.problem(image, contents, debian=os.debian)
+        problem = piece.problem(image, contents, os)
         if problem:
             yield problem
 
@@ -135,11 +101,9 @@ def _initrd_problems(
 ) -> Iterator[Problem]:
     builder = initrd_builder(contents)
     if builder is not None:
-        found = (
-            piece.problem(image, contents, debian=os.debian) for piece in builder.pieces(needs)
-        )
+        found = (piece.problem(image, contents, os) for piece in builder.pieces(needs))
         yield from (problem for problem in found if problem)
-    elif any(kernel.initrd is None for kernel in contents.kernels()):
+    elif any(kernel.initrd is None for kernel in contents.kernels()) and not contents.has("uki"):
         yield Problem(
             "image.manifest",
             f"{image} has a kernel without an initrd, and no dracut to build one: build it with "
@@ -150,10 +114,8 @@ def _initrd_problems(
 def _loader_problems(
     image: str, contents: Contents, os: OsRelease, needs: Needs
 ) -> Iterator[Problem]:
-    loader: BootLoader = SystemdBoot()
-    if not contents.has("systemd-boot") and _has_grub(contents):
-        loader = Grub()
-    found = (piece.problem(image, contents, debian=os.debian) for piece in loader.pieces(needs))
+    loader = supported(contents, os) or SystemdBoot()
+    found = (piece.problem(image, contents, os) for piece in loader.pieces(needs))
     yield from (problem for problem in found if problem)
 
 
@@ -163,8 +125,12 @@ def _pieces(needs: Needs) -> Iterator[Piece]:
     yield Piece("lvm", "holds its volumes", "lvm2", "lvm2")
     if needs.mirror:
         yield Piece("mdadm", "assembles the mirror of disks.count", "mdadm", "mdadm")
+    elif needs.arrays:
+        yield Piece("mdadm", "assembles the arrays of storage.data", "mdadm", "mdadm")
     if needs.btrfs:
-        yield Piece("btrfs", "looks after its btrfs volumes", "btrfs-progs", "btrfs-progs")
+        yield Piece(
+            "btrfs", "looks after its btrfs volumes", "btrfs-progs", "btrfs-progs", "btrfsprogs"
+        )
     if needs.zram:
         yield Piece(
             "zram-generator",
@@ -181,9 +147,20 @@ def _pieces(needs: Needs) -> Iterator[Piece]:
         yield Piece("clevis", "unlocks without a person", "clevis", "clevis")
         yield Piece("clevis-luks-bind", "seals at the first boot", "clevis-luks", "clevis-luks")
         yield Piece("clevis-askpass", "unlocks at boot", "clevis-systemd", "clevis-systemd")
-        yield Piece("clevis-decrypt-sss", "unlocks at boot", "clevis", "clevis")
+        yield Piece("clevis-decrypt-sss", "unlocks at boot", "clevis", "clevis", "clevis-pin-sss")
     if needs.tang:
-        yield Piece("clevis-decrypt-tang", "asks Tang at boot", "clevis", "clevis")
+        yield Piece(
+            "clevis-decrypt-tang", "asks Tang at boot", "clevis", "clevis", "clevis-pin-tang"
+        )
     if needs.tpm2:
-        yield Piece("clevis-decrypt-tpm2", "asks the TPM at boot", "clevis-tpm2", "clevis-pin-tpm2")
-        yield Piece("tpm2_unseal", "asks the TPM at boot", "tpm2-tools", "tpm2-tools")
+        # Fedora's package clevis-pin-tpm2 is another program with a form of its own.
+        yield Piece(
+            "clevis-decrypt-tpm2",
+            "asks the TPM at boot",
+            "clevis-tpm2",
+            "clevis",
+            "clevis-pin-tpm2",
+        )
+        yield Piece(
+            "tpm2_unseal", "asks the TPM at boot", "tpm2-tools", "tpm2-tools", "tpm2.0-tools"
+        )

@@ -103,7 +103,9 @@ class InitramfsTools:
     ) -> tuple[str, ...]:
         """Return `ip=` as initramfs-tools(7) has it: one interface, IPv4.
 
-        The first that has a fixed address, else DHCP on the first that is named, else on all.
+        The first that has a fixed address, else DHCP on the first that is named, else on all. Never
+        the short `ip=dhcp`: Clevis' script takes its only word for the name of an interface, waits
+        for that and asks no Tang server (clevis-initramfs, get_specified_device).
         """
         static = [one for one in network if any(a.version == 4 for a in one.addresses)]
         for interface in (*static, *network):
@@ -111,7 +113,7 @@ class InitramfsTools:
             name = names.get(mac, "") if mac is not None else interface.match.name or ""
             address = next((a for a in interface.addresses if a.version == 4), None)
             if address is None:
-                return (f"ip=:::::{name}:dhcp" if name else "ip=dhcp",)
+                return (f"ip=:::::{name}:dhcp",)
             gateway = next((str(g) for g in interface.gateway if g.version == 4), "")
             return (f"ip={address.ip}::{gateway}:{address.netmask}::{name}:none",)
-        return ("ip=dhcp",)
+        return ("ip=::::::dhcp",)

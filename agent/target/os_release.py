@@ -24,6 +24,10 @@ class OsRelease:
     def debian(self) -> bool:
         return "debian" in (self.id, *self.like)
 
+    @property
+    def suse(self) -> bool:
+        return self.id == "sles" or any("suse" in word for word in (self.id, *self.like))
+
 
 def os_release(tree: Tree) -> OsRelease:
     """Return what the tree says of itself; os-release's own defaults where it says nothing."""

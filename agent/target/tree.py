@@ -133,6 +133,22 @@ class Tree:
         with _naming(path), self.locate(path).open("rb") as source, destination.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
 
+    def duplicate(
+        self, source: str | PurePosixPath, path: str | PurePosixPath, mode: int = 0o644
+    ) -> None:
+        """Make `path` a copy of a file of the tree, root's, replacing what was there."""
+        with _naming(path):
+            place = self.locate(path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with _replacing(place) as descriptor, self.locate(source).open("rb") as stream:
+                os.fchmod(descriptor, mode)
+                with os.fdopen(descriptor, "wb", closefd=False) as sink:
+                    shutil.copyfileobj(stream, sink, 1 << 20)
+
+    def read_bytes(self, path: str | PurePosixPath) -> bytes:
+        with _naming(path):
+            return self.locate(path).read_bytes()
+
     def _name(self, path: str | PurePosixPath) -> Path:
         """Return where the name lies: its parents are followed, the last part is not."""
         pure = PurePosixPath("/", path)

@@ -1,4 +1,4 @@
-"""The build machine's apt configuration, turned into one for Debian trixie.
+"""The build machine's apt configuration, turned into one for a Debian release of our choice.
 
 No mirror is named in the repository: wherever this machine gets its own Debian packages from is
 where the images' packages come from. Both formats of sources.list(5) are read.
@@ -15,6 +15,7 @@ from pathlib import Path
 from image.builder.report import BuildError
 
 RELEASE = "trixie"
+"""What the live image and the tools are; a sample target may be of another."""
 COMPONENTS = ("main", "non-free-firmware")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 POCKETS = ("", "-updates", "-security")
@@ -105,22 +106,25 @@ def _resolve(uri: str) -> list[str]:
     return [] if uri.startswith("cdrom:") else [uri.rstrip("/")]
 
 
-def trixie_sources(sources: list[Source]) -> str:
-    """A deb822 file with the same archives, for trixie, verified with Debian's own keyring."""
+def sources_for(release: str, sources: list[Source]) -> str:
+    """A deb822 file with the same archives for `release`, verified with Debian's own keyring."""
     return "\n".join(
         f"Types: deb\nURIs: {source.uri}\n"
-        f"Suites: {RELEASE}{source.pocket}\n"
+        f"Suites: {release}{source.pocket}\n"
         f"Components: {' '.join(COMPONENTS)}\nSigned-By: {KEYRING}\n"
         for source in sources
     )
 
 
-def write_configuration(etc_apt: Path, root: Path = Path("/")) -> None:
-    """Write sources and download settings for trixie to `etc_apt`, from those of this machine."""
-    release = dict(
+def write_configuration(etc_apt: Path, root: Path = Path("/"), *, release: str = RELEASE) -> None:
+    """Write sources and download settings for `release` to `etc_apt`, from those of this machine.
+
+    Raises BuildError where this machine's own sources name no Debian archive.
+    """
+    own = dict(
         line.split("=", 1) for line in (root / "etc/os-release").read_text().splitlines() if line
     )
-    codename = release.get("VERSION_CODENAME", "").strip('"')
+    codename = own.get("VERSION_CODENAME", "").strip('"')
     sources = read_sources(root / "etc/apt", codename)
     if not any(source.pocket == "" for source in sources):
         raise BuildError(
@@ -130,36 +134,62 @@ def write_configuration(etc_apt: Path, root: Path = Path("/")) -> None:
     for directory in ("sources.list.d", "apt.conf.d"):
         (etc_apt / directory).mkdir(parents=True, exist_ok=True)
     # mkosi writes a list of its own only when this very file does not exist.
-    (etc_apt / "sources.list.d/mkosi.sources").write_text(trixie_sources(sources))
+    (etc_apt / "sources.list.d/mkosi.sources").write_text(sources_for(release, sources))
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     settings = [line for line in dump.splitlines() if CARRIED_OVER.match(line)]
     (etc_apt / "apt.conf.d/90host.conf").write_text("\n".join([*settings, ""]))
 
 
-def download(etc_apt: Path, cache: Path, package: str) -> Path:
-    """Fetch `package` from trixie without touching this machine's own lists; returns the .deb.
+@dataclass(frozen=True)
+class Archive:
+    """The archives of `etc_apt` asked without touching this machine's own lists.
 
-    apt verifies the archive's signature and the package's hash.
+    `cache` is a directory of this archive alone. apt verifies signatures and hashes.
     """
-    for directory in ("lists/partial", "archives/partial"):
-        (cache / directory).mkdir(parents=True, exist_ok=True)
-    options = [
-        "-oDir::Etc::SourceList=/dev/null",
-        f"-oDir::Etc::SourceParts={etc_apt / 'sources.list.d'}",
-        f"-oDir::State::Lists={cache / 'lists'}",
-        f"-oDir::Cache={cache}",
-        "-oAPT::Sandbox::User=root",
-    ]
-    for stale in cache.glob(f"{package}_*.deb"):
-        stale.unlink()
-    for arguments in (["update"], ["download", package]):
+
+    etc_apt: Path
+    cache: Path
+
+    def update(self) -> None:
+        """Fetch what the archives offer; raises BuildError."""
+        for directory in ("lists/partial", "archives/partial"):
+            (self.cache / directory).mkdir(parents=True, exist_ok=True)
+        self._run("apt-get", "--quiet", "update")
+
+    def names(self, pattern: str) -> list[str]:
+        """The packages whose names match the regular expression, of those `update` found."""
+        found = self._run("apt-cache", "search", "--names-only", pattern)
+        return [line.split(" ", 1)[0] for line in found.splitlines()]
+
+    def download(self, package: str) -> Path:
+        """Fetch the newest version of `package`; returns the .deb."""
+        for stale in self.cache.glob(f"{package}_*.deb"):
+            stale.unlink()
+        self._run("apt-get", "--quiet", "download", package)
+        return next(self.cache.glob(f"{package}_*.deb"))
+
+    def _run(self, program: str, *arguments: str) -> str:
+        options = [
+            "-oDir::Etc::SourceList=/dev/null",
+            f"-oDir::Etc::SourceParts={self.etc_apt / 'sources.list.d'}",
+            f"-oDir::State::Lists={self.cache / 'lists'}",
+            f"-oDir::Cache={self.cache}",
+            "-oAPT::Sandbox::User=root",
+        ]
         done = subprocess.run(
-            ["apt-get", "--quiet", *options, *arguments],
-            cwd=cache,
+            [program, *options, *arguments],
+            cwd=self.cache,
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise BuildError(f"apt-get {' '.join(arguments)} for {RELEASE} failed:\n{done.stderr}")
-    return next(cache.glob(f"{package}_*.deb"))
+            raise BuildError(f"{program} {' '.join(arguments)} failed:\n{done.stderr}")
+        return done.stdout
+
+
+def download(etc_apt: Path, cache: Path, package: str) -> Path:
+    """Fetch `package` from the archives of `etc_apt`; returns the .deb."""
+    archive = Archive(etc_apt, cache)
+    archive.update()
+    return archive.download(package)

@@ -24,7 +24,9 @@ def fetch(workshop: Path) -> Path:
     modules = unpacked / "usr/lib/python3/dist-packages"
     if not (modules / "mkosi/__main__.py").exists():
         with timed(f"mkosi: fetching it from {apt.RELEASE}"):
-            package = apt.download(workshop / "sandbox/etc/apt", workshop / "apt", "mkosi")
+            package = apt.download(
+                sandbox(workshop, apt.RELEASE) / "etc/apt", workshop / "apt", "mkosi"
+            )
             shutil.rmtree(unpacked, ignore_errors=True)
             subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True)
     version = _version(modules)
@@ -47,7 +49,8 @@ def tools_tree(workshop: Path, configuration: Path, *, verbose: bool) -> Path:
     stamp = workshop / "tools/stamp"
     wanted = stage.digest([configuration])
     if not stamp.exists() or stamp.read_text() != wanted:
-        _mkosi(workshop, configuration, "tools", [], force=False, verbose=verbose)
+        seen = f"--sandbox-tree={sandbox(workshop, apt.RELEASE)}"
+        _mkosi(workshop, configuration, "tools", [seen], force=False, verbose=verbose)
         stamp.write_text(wanted)
     return tree
 
@@ -58,6 +61,7 @@ def build(
     output: str,
     arguments: list[str],
     *,
+    release: str = apt.RELEASE,
     force: bool,
     verbose: bool,
 ) -> Path:
@@ -67,8 +71,21 @@ def build(
     had installed them, if the configuration of the packages has not changed.
     """
     tools = tools_tree(workshop, Path(__file__).parent.parent / "tools", verbose=verbose)
-    arguments = [*arguments, f"--tools-tree={tools}", "--incremental=yes"]
+    arguments = [
+        *arguments,
+        f"--tools-tree={tools}",
+        "--incremental=yes",
+        f"--release={release}",
+        f"--sandbox-tree={sandbox(workshop, release)}",
+    ]
     return _mkosi(workshop, directory, output, arguments, force=force, verbose=verbose)
+
+
+def sandbox(workshop: Path, release: str) -> Path:
+    """What mkosi's programs see of this machine: the apt configuration, for `release`."""
+    place = workshop / ("sandbox" if release == apt.RELEASE else f"sandbox-{release}")
+    apt.write_configuration(place / "etc/apt", release=release)
+    return place
 
 
 def _mkosi(
@@ -80,8 +97,6 @@ def _mkosi(
     force: bool,
     verbose: bool,
 ) -> Path:
-    sandbox = workshop / "sandbox"
-    apt.write_configuration(sandbox / "etc/apt")
     modules = fetch(workshop)
     results = workshop / output
     # mkosi names what it keeps after distribution and release only: one directory per image.
@@ -90,7 +105,6 @@ def _mkosi(
         "cache-directory": results / "cache",
         "package-cache-dir": workshop / "packages",
         "workspace-directory": workshop / "workspace",
-        "sandbox-tree": sandbox,
     }
     # One build runs at a time, so whatever lies there was left by one that was killed.
     shutil.rmtree(workshop / "workspace", ignore_errors=True)

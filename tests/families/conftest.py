@@ -1,6 +1,6 @@
-"""Targets of other families: slow, because each builds its own initrd under emulation.
+"""Targets of other families: slow, because packages and initrds are made under emulation.
 
-`make families` runs them; `make test` does not.
+`make families` builds their images and runs them; `make test` does not.
 """
 
 from __future__ import annotations

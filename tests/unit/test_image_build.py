@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from image.builder import outputs, stage
-from image.builder.apt import Source, read_sources, trixie_sources
+from image.builder.apt import Source, read_sources, sources_for
 from image.builder.report import BuildError
 
 MAIN = Source("http://mirror.example/debian", "")
@@ -85,7 +85,7 @@ def test_a_list_of_mirrors_is_read_for_its_archives(tmp_path: Path) -> None:
 
 
 def test_the_images_archives_are_verified_with_the_keyring_of_debian() -> None:
-    stanzas = trixie_sources([MAIN, SECURITY]).split("\n\n")
+    stanzas = sources_for("trixie", [MAIN, SECURITY]).split("\n\n")
     assert [stanza.splitlines()[2] for stanza in stanzas] == [
         "Suites: trixie",
         "Suites: trixie-security",

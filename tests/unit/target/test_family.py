@@ -8,10 +8,11 @@ from agent.errors import StepError
 from agent.payload import contents
 from agent.payload.contents import Kernel
 from agent.target.boot import Host
+from agent.target.boot_loader import boot_loader
 from agent.target.contents import Listed, Unpacked
 from agent.target.cpio import names
 from agent.target.dracut import Dracut
-from agent.target.family import boot_loader, initrd_builder, problems
+from agent.target.family import initrd_builder, problems
 from agent.target.initrd import builtin_modules, missing
 from agent.target.needs import Needs
 from agent.target.os_release import OsRelease, os_release
@@ -284,7 +285,7 @@ def test_an_image_without_a_boot_loader_is_a_named_failure(tmp_path: Path) -> No
     tree = debian(tmp_path)
     tree.remove("/usr/lib/systemd/boot/efi/systemd-bootx64.efi")
     with pytest.raises(StepError, match="no boot loader"):
-        boot_loader(Unpacked(tree))
+        boot_loader(Unpacked(tree), DEBIAN)
     with pytest.raises(StepError, match="no systemd-boot"):
         SystemdBoot().loaders(tree)
 
@@ -298,4 +299,4 @@ def test_an_image_without_dracut_has_no_builder(tmp_path: Path) -> None:
 
 def test_a_piece_that_is_there_is_no_problem() -> None:
     piece = Piece("lvm", "holds its volumes", "lvm2", "lvm2")
-    assert piece.problem("x", listed({"lvm"}), debian=True) is None
+    assert piece.problem("x", listed({"lvm"}), DEBIAN) is None
