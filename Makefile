@@ -54,8 +54,8 @@ bench-vm: venv deps live sample  ## Measure it in a virtual machine; writes buil
 deps:  ## apt packages for the rig and the tests
 	qemu/install-deps
 
-image: keys  ## The live image with drivers of real servers: build/live/full
-	image/build live --variant full
+image: keys  ## The live image for real servers, ISO and stick too: build/live/full
+	image/build forms --variant full
 
 live: keys deps  ## The live image for virtual machines: build/live/rig
 	image/build live --variant rig

@@ -18,6 +18,7 @@ from agent.cli.fleet import plan_commands
 from agent.cli.image import image_commands
 from agent.cli.images import images_commands
 from agent.cli.machine import machine_commands
+from agent.cli.media import media_commands
 from agent.cli.preset import preset_commands
 from agent.cli.redfish import redfish_commands
 from agent.cli.server import server_commands
@@ -84,6 +85,7 @@ COMMANDS = (
     *image_commands,
     *images_commands,
     *server_commands,
+    *media_commands,
     *redfish_commands,
 )
 for command in COMMANDS:

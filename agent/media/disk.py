@@ -37,9 +37,3 @@ def lay_out(image: Path, esp: int, volume: int, guid: UUID, tools: Tools) -> tup
     finally:
         table.unlink()
     return ESP_AT, volume_at
-
-
-def partitions(image: Path) -> tuple[gpt.Partition, ...]:
-    """Return the partitions of an image; raises `gpt.NoTable`."""
-    with image.open("rb") as file:
-        return gpt.parse(file.read(gpt.HEAD)).partitions

@@ -11,7 +11,8 @@ from agent.media.tools import Tools
 SECTOR = 512
 _FEWEST_CLUSTERS = 65_525 + 500
 """FAT32 by its definition (Microsoft's FAT specification 1.03, "FAT Type Determination"); some
-firmware takes fewer for FAT16, whatever the boot sector says. With room for the two tables."""
+firmware takes fewer for FAT16, whatever the boot sector says. With room for the two tables. Smaller
+volumes are FAT16, as UEFI 2.10 section 13.3 has it for removable media."""
 _LARGEST_FILE = (1 << 32) - 1
 
 
@@ -29,12 +30,16 @@ class Volume:
         return f"{self.image}@@{self.offset}"
 
     def format(self, size: int, label: str, serial: int) -> None:
-        """Make an empty FAT32 of `size` bytes; `serial` is its 32-bit id. The file grows to it."""
+        """Make an empty FAT of `size` bytes, 4 MiB at least; `serial` is its 32-bit id.
+
+        The file grows to it.
+        """
+        bits = 32 if size // SECTOR >= _FEWEST_CLUSTERS else 16
         if not self.image.exists() or self.image.stat().st_size < self.offset + size:
             with self.image.open("ab") as file:
                 file.truncate(self.offset + size)
         self.tools.run(
-            "mkfs.vfat", "-F", "32", "--invariant", "-i", f"{serial:08x}", "-n", label,
+            "mkfs.vfat", "-F", str(bits), "--invariant", "-i", f"{serial:08x}", "-n", label,
             "-s", str(sectors_per_cluster(size)), f"--offset={self.offset // SECTOR}",
             self.image, str(size // 1024),
         )  # fmt: skip
@@ -65,7 +70,10 @@ class Volume:
 
 
 def sectors_per_cluster(size: int) -> int:
-    """Return the largest cluster with which `size` bytes are still FAT32: fewer steps to read."""
+    """Return the largest cluster with which `size` bytes are still FAT32: fewer steps to read.
+
+    One sector where they are FAT16 anyway.
+    """
     return max(
         (count for count in (1, 2, 4, 8, 16) if size // (SECTOR * count) >= _FEWEST_CLUSTERS),
         default=1,

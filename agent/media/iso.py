@@ -28,7 +28,7 @@ def create(iso: Path, esp: Path, files: Mapping[str, Path], guid: UUID, tools: T
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         tools.run(
-            "xorriso", "-as", "mkisofs", "-quiet", "-r", "-iso-level", "3", "-V", LABEL,
+            "xorriso", "-as", "mkisofs", "-quiet", "-r", "-no-pad", "-iso-level", "3", "-V", LABEL,
             "-o", iso, f"--modification-date={moment}",
             "--set_all_file_dates", moment, "--gpt_disk_guid", str(guid),
             "-partition_offset", "16",
@@ -38,11 +38,11 @@ def create(iso: Path, esp: Path, files: Mapping[str, Path], guid: UUID, tools: T
         )  # fmt: skip
 
 
-def extend(source: Path, target: Path, files: Mapping[str, Path], tools: Tools) -> None:
+def extend(source: Path, target: Path, files: Mapping[str, Path], guid: UUID, tools: Tools) -> None:
     """Write a copy of an ISO with more files in it; one that is there already is replaced.
 
-    The boot images, both tables and their ids are carried over as they are. Takes as long as
-    copying it.
+    The boot image and the tables are carried over; `guid` is the disk's id, which the partitions'
+    ids come from. Takes as long as copying it.
     """
     target.unlink(missing_ok=True)
     mapped: list[str | Path] = []
@@ -51,7 +51,9 @@ def extend(source: Path, target: Path, files: Mapping[str, Path], tools: Tools) 
     tools.run(
         "xorriso", "-abort_on", "FAILURE", "-overwrite", "on", "-compliance", "iso_9660_level=3",
         "-indev", source, "-outdev", target, "-volid", LABEL, "-boot_image", "any", "replay",
+        "-boot_image", "any", f"gpt_disk_guid={guid}", "-padding", "0",
         *mapped,
-        "-chown_r", "0", "/", "--", "-chgrp_r", "0", "/", "--", "-chmod_r", "u=rX,go=rX", "/", "--",
+        "-find", "/", "-exec", "chown", "0", "--", "-find", "/", "-exec", "chgrp", "0", "--",
+        "-find", "/", "-type", "f", "-exec", "chmod", "0444", "--",
         timeout=3600,
     )  # fmt: skip
