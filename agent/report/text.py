@@ -59,6 +59,13 @@ def amount(number: float, unit: str) -> str:
     return f"{number / 1024:.1f} TiB"
 
 
+def progress(done: int, total: int | None, unit: str) -> str:
+    """Return `1.0 GiB of 2.7 GiB`, `3 of 13 checks`, or what there is of it."""
+    if not total:
+        return amount(done, unit)
+    return f"{amount(done, unit if unit == 'bytes' else '')} of {amount(total, unit)}"
+
+
 def duration(seconds: float) -> str:
     """Return `12.3 s`, `4 min 05 s` or `2 h 07 min`."""
     seconds = max(0.0, seconds)

@@ -112,7 +112,7 @@ def entry(plan: str, hostname: str, log: Log | None, durations: Durations, now: 
     steps, standing, heard = log.checklist, log.checklist.standing, log.heard
     state = _state(log, now)
     current = steps.current
-    left = _left(steps, standing, durations) if state in ("running", "silent") else None
+    left = _left(steps, standing, durations) if state == "running" else None
     ended = _ended(standing, heard)
     line = current or (steps.failed if state == "failed" else None)
     return Entry(
@@ -123,12 +123,12 @@ def entry(plan: str, hostname: str, log: Log | None, durations: Durations, now: 
         step=_step(steps, state),
         message=_message(steps, state),
         finished=steps.finished,
-        steps=max(steps.expected, len(tuple(steps))),
+        steps=max(steps.expected, len(tuple(steps))) if steps.expected else 0,
         share=1.0 if state == "installed" else _share(steps, left, standing),
         done=line.done if line else None,
         total=line.total if line else None,
         unit=_text(line.unit) if line else "",
-        rate=current.rate if current else None,
+        rate=current.rate if current and current.unit == "bytes" else None,
         began=_began(standing, heard, ended),
         ended=ended,
         took=standing.took,
@@ -164,9 +164,9 @@ def _step(steps: Checklist, state: str) -> str:
 
 def _message(steps: Checklist, state: str) -> str:
     if state == "failed" and steps.last:
-        return _text(steps.last.message)
+        return _one_line(steps.last.message)
     line = steps.failed
-    return _text(line.message) if line and not steps.current and state != "installed" else ""
+    return _one_line(line.message) if line and not steps.current and state != "installed" else ""
 
 
 def _left(steps: Checklist, standing: Standing, durations: Durations) -> Left | None:
@@ -219,6 +219,11 @@ def _began(standing: Standing, heard: float, ended: float | None) -> float | Non
     if long is None:
         long = max(0.0, standing.latest - standing.began)
     return round((heard if ended is None else ended) - long, 3)
+
+
+def _one_line(text: str) -> str:
+    """Return a message of several problems in one line, as a row has no more."""
+    return _text("; ".join(part for part in text.splitlines() if part.strip()))
 
 
 def _text(text: str) -> str:

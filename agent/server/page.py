@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from string import Template
 
-from agent.report.text import amount, counted, duration
+from agent.report.text import amount, counted, duration, progress
 from agent.server.overview import STATES, Entry, totals
 
 REFRESH = 5
@@ -128,12 +128,19 @@ def _step(each: Entry) -> str:
     parts = [html.escape(each.step)] if each.step else []
     if each.message:
         parts.append(f"<em>{html.escape(each.message)}</em>")
-    if each.steps and each.state != "installed":
-        count = f"{each.finished} of {each.steps} steps"
-        moved = amount(each.done, each.unit) if each.done is not None else ""
-        of = f" of {amount(each.total, each.unit)}" if moved and each.total else ""
-        parts.append(f"<small>{html.escape(count + (f', {moved}{of}' if moved else ''))}</small>")
+    if count := _count(each):
+        parts.append(f"<small>{html.escape(count)}</small>")
     return "".join(parts)
+
+
+def _count(each: Entry) -> str:
+    """Return how far it is, in steps and in what the step counts."""
+    if each.state == "installed":
+        return ""
+    parts = [f"{each.finished} of {each.steps} steps"] if each.steps else []
+    if each.done is not None:
+        parts.append(progress(each.done, each.total, each.unit))
+    return ", ".join(parts)
 
 
 def _bar(each: Entry) -> str:

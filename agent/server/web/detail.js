@@ -2,7 +2,7 @@
 
 import { picture } from "./picture.js";
 import { counted, left, proof } from "./row.js";
-import { amount, clock, duration, element } from "./words.js";
+import { age, amount, clock, duration, element } from "./words.js";
 
 const PAUSE = 2000; // between two loads while the machine goes on
 const LOSSES = 400; // lines of evidence shown of one step
@@ -118,7 +118,7 @@ export class Detail {
       list.append(element("div", "", element("dt", "", name), value));
       return value;
     };
-    add("Step", found.state === "installed" ? "" : found.step);
+    add("Step", ["running", "silent"].includes(found.state) ? found.step : "");
     add("Progress", counted(found));
     add("Rate", found.rate ? `${amount(found.rate, found.unit)}/s` : "");
     add("Began", found.began ? clock(found.began) : "");
@@ -134,7 +134,7 @@ export class Detail {
 }
 
 const sealing = (run) => run.steps.length > 0 && run.steps.every((step) => step.name === "seal");
-const heard = (machine, now) => (machine && machine.heard !== null ? `${duration(now - machine.heard)} ago` : "");
+const heard = (machine, now) => (machine && machine.heard !== null ? age(now - machine.heard) : "");
 
 function failure(found, run) {
   const box = section("Why", element("pre", "why", run?.message || found.message));

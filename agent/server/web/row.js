@@ -1,6 +1,6 @@
 // One machine's row: built once, then only what changed is written.
 
-import { amount, clock, duration, element, plain } from "./words.js";
+import { age, amount, clock, duration, element, plain, progress } from "./words.js";
 
 export const STATES = ["failed", "silent", "running", "waiting", "installed"];
 
@@ -86,7 +86,7 @@ export class Row {
 
   age(now) {
     const machine = this.machine;
-    write(this.cells.heard, machine.heard === null ? "" : `${duration(now - machine.heard)} ago`);
+    write(this.cells.heard, machine.heard === null ? "" : age(now - machine.heard));
     write(this.cells.eta, left(machine, now));
   }
 
@@ -115,8 +115,7 @@ export function counted(machine) {
   if (machine.state === "installed") return "";
   if (machine.steps) parts.push(`${machine.finished} of ${machine.steps} steps`);
   if (machine.done !== null) {
-    const of = machine.total ? ` of ${amount(machine.total, machine.unit)}` : "";
-    parts.push(amount(machine.done, machine.unit) + of);
+    parts.push(progress(machine.done, machine.total, machine.unit));
   }
   return parts.join(" · ");
 }

@@ -43,7 +43,8 @@ export function timeline(place, machines, now) {
   svg.append(shape("line", { class: "now", x1: x(now), x2: x(now), y1: 0, y2: HEIGHT }));
   const done = ends.filter((each) => each.good).length;
   svg.prepend(shape("title", {}, `${done} of ${machines.length} installed`));
-  place.append(svg, legend(start, until, now, etas, running.length));
+  const waiting = machines.filter((each) => each.state === "waiting").length;
+  place.append(svg, legend(start, until, now, etas, running.length, waiting));
 }
 
 function projected(etas, count, x, y, now) {
@@ -67,11 +68,12 @@ function beginning(ends, began, now) {
   return start;
 }
 
-function legend(start, until, now, etas, running) {
+function legend(start, until, now, etas, running, waiting) {
   const words = [element("span", "", clock(start))];
   if (until > now + 1) {
+    const rest = waiting ? `; ${waiting} not begun` : "";
     const of = etas.length < running ? `${etas.length} of ${running} running` : "all running";
-    words.push(element("span", "projection", `${of} done by ${clock(until)}, in ${duration(until - now)}`));
+    words.push(element("span", "projection", `${of} done by ${clock(until)}, in ${duration(until - now)}${rest}`));
   } else {
     words.push(element("span", "", `${duration(now - start)} ago until now`));
   }

@@ -16,12 +16,25 @@ export function amount(number, unit) {
   return `${number.toFixed(1)} ${PREFIXES[at]}`;
 }
 
+export function progress(done, total, unit) {
+  if (!total) return amount(done, unit);
+  return `${amount(done, unit === "bytes" ? unit : "")} of ${amount(total, unit)}`;
+}
+
 export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
   if (whole < 86400 * 2) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
   return `${Math.floor(whole / 86400)} days`;
+}
+
+// How long ago, as short as it can be said.
+export function age(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s ago`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ago`;
+  return whole < 86400 * 2 ? `${Math.floor(whole / 3600)} h ago` : `${Math.floor(whole / 86400)} days ago`;
 }
 
 export function clock(seconds) {
