@@ -61,9 +61,10 @@ _PLACES: tuple[tuple[str, re.Pattern[str], frozenset[str] | None], ...] = tuple(
         ("systemd-resolved", r"(?:usr/)?lib/systemd/systemd-resolved", None),
         ("zram-generator", r"(?:usr/)?lib/systemd/system-generators/zram-generator", None),
         ("systemd-stub", r"usr/lib/systemd/boot/efi/linux\w+\.efi\.stub", None),
+        ("uki", r"(?:usr/lib/modules/[^/]+|(?:boot/|efi/|boot/efi/)EFI/Linux)/[^/]+\.efi", None),
     )
 )
-_ROOTS = ("usr/", "bin/", "sbin/", "lib/", "etc/selinux/", "boot/")
+_ROOTS = ("usr/", "bin/", "sbin/", "lib/", "etc/selinux/", "boot/", "efi/")
 _KERNEL = re.compile(r"(?:usr/)?lib/modules/([^/]+)/(?:vmlinuz|Image)|boot/(?:vmlinuz|Image)-(.+)")
 _INITRD = re.compile(
     r"(?:usr/)?lib/modules/([^/]+)/(?:initrd|initrd\.img|initramfs\.img)"

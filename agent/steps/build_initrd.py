@@ -10,9 +10,9 @@ from agent.errors import ImageError, StepError
 from agent.machine import Machine, Progress
 from agent.payload.contents import Kernel
 from agent.steps.base import Evidence, Json
-from agent.target import cpio
+from agent.target import cpio, uki
 from agent.target.contents import Unpacked
-from agent.target.dracut import Dracut
+from agent.target.dracut import Dracut, initrd_path
 from agent.target.family import initrd_builder
 from agent.target.initrd import builtin_modules
 from agent.target.needs import Needs
@@ -54,12 +54,18 @@ class BuildInitrd:
 
     def _provide(self, machine: Machine, tree: Tree, kernel: Kernel) -> dict[str, Json]:
         builder = initrd_builder(Unpacked(tree))
+        taken = uki.find(tree, kernel.version) if kernel.initrd is None else None
+        if taken is not None:
+            place = initrd_path(kernel.version, os_release(tree))
+            uki.take_initrd(tree, taken, place)
+            kernel = kernel.model_copy(update={"initrd": place})
         if builder is not None and not builder.generic:
             reason: str | None = f"{builder.name} makes one for each host"
         else:
             reason = self._unfit(tree, kernel, kernel.initrd)
         if reason is None:
-            return {"initrd": kernel.initrd, "built": False}
+            source: dict[str, Json] = {"from": taken.path} if taken is not None else {}
+            return {"initrd": kernel.initrd, "built": False, **source}
         if builder is None:
             raise StepError(
                 f"{kernel.initrd or kernel.image}: {reason}, and the image has no dracut to build "

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from agent.payload import contents
 from agent.payload.contents import Kernel
-from agent.target import signed
+from agent.target import signed, uki
 from agent.target.tree import Tree
 
 PROGRAMS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -75,6 +75,8 @@ class Unpacked:
             return signed.has(self.tree, word)
         if word == "systemd-boot":
             return any(re.fullmatch(r"systemd-boot\w+\.efi", n) for n in self._loaders())
+        if word == "uki":
+            return any(True for _ in self._unified())
         if word in _PLACES:
             return self.tree.exists(_PLACES[word])
         return any(self.tree.exists(f"{place}/{word}") for place in PROGRAMS)
@@ -91,6 +93,12 @@ class Unpacked:
     def _first(self, places: tuple[str, ...], version: str) -> str | None:
         paths = (place.format(version) for place in places)
         return next((path for path in paths if self.tree.exists(path)), None)
+
+    def _unified(self) -> Iterator[str]:
+        directories = (f"/usr/lib/modules/{v}" for v in self.tree.names("/usr/lib/modules"))
+        for directory in (*directories, *uki.PLACES[1:]):
+            names = self.tree.names(directory)
+            yield from (name for name in names if name.lower().endswith(".efi"))
 
     def _dracut_modules(self) -> tuple[str, ...]:
         return self.tree.names(DRACUT_MODULES)

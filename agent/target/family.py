@@ -76,9 +76,12 @@ def problems(
     if not contents.kernels():
         debian = f"linux-image-{_DEBIAN.get(architecture, architecture)}"
         package = Piece("kernel", "", debian, "kernel-core", "kernel-default").package(os)
-        yield Problem(
-            "image.manifest", f"{image} has no kernel: build it with the package {package}"
-        )
+        lacks, remedy = "has no kernel", f"build it with the package {package}"
+        if contents.has("uki"):
+            lacks = "has its kernel in a unified kernel image only, whose command line cannot be"
+            lacks += " each host's"
+            remedy = "leave /usr/lib/modules/VERSION/vmlinuz in it"
+        yield Problem("image.manifest", f"{image} {lacks}: {remedy}")
     yield from _initrd_problems(image, contents, os, needs)
     yield from _loader_problems(image, contents, os, needs)
     builder = initrd_builder(contents)

@@ -134,16 +134,29 @@ class Tree:
             shutil.copyfileobj(source, sink, 1 << 20)
 
     def duplicate(
-        self, source: str | PurePosixPath, path: str | PurePosixPath, mode: int = 0o644
+        self,
+        source: str | PurePosixPath,
+        path: str | PurePosixPath,
+        *,
+        extent: tuple[int, int] | None = None,
     ) -> None:
-        """Make `path` a copy of a file of the tree, root's, replacing what was there."""
+        """Make `path` a copy of a file of the tree, root's, replacing what was there.
+
+        With an extent, of so many bytes of it from that offset.
+        """
         with _naming(path):
             place = self.locate(path)
             place.parent.mkdir(parents=True, exist_ok=True)
             with _replacing(place) as descriptor, self.locate(source).open("rb") as stream:
-                os.fchmod(descriptor, mode)
+                offset, left = extent or (0, os.fstat(stream.fileno()).st_size)
+                stream.seek(offset)
+                os.fchmod(descriptor, 0o644)
                 with os.fdopen(descriptor, "wb", closefd=False) as sink:
-                    shutil.copyfileobj(stream, sink, 1 << 20)
+                    while left and (part := stream.read(min(left, 1 << 20))):
+                        sink.write(part)
+                        left -= len(part)
+                if left:
+                    raise StepError(f"{source}: ends {left} bytes too early")
 
     def read_bytes(self, path: str | PurePosixPath) -> bytes:
         with _naming(path):

@@ -5,6 +5,17 @@
 
 from __future__ import annotations
 
-from tests.machine.conftest import site
+from collections.abc import Iterator
 
-__all__ = ["site"]
+import pytest
+
+from qemu.lab import Lab
+from qemu.program import repository
+from qemu.site import Site
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A lab of its own: `make test` may run meanwhile, and begins by emptying its own."""
+    with Lab.fresh(repository() / "build/lab/families") as lab:
+        yield Site(lab)

@@ -15,7 +15,10 @@ from agent.machine import BootEntry, Machine, MirrorState
 
 @dataclass
 class FakeMounts:
-    """Each file system is a directory in `store`; while mounted, a link leads to it."""
+    """Each file system is a directory in `store`; while mounted, a link leads to it.
+
+    What the tree itself has at the mount point cannot be seen meanwhile.
+    """
 
     store: Path
     mounted_now: list[str] = field(default_factory=list)
@@ -30,12 +33,16 @@ class FakeMounts:
     @contextlib.contextmanager
     def mounted(self, filesystem: FileSystem, at: Path) -> Iterator[Path]:
         at.parent.mkdir(parents=True, exist_ok=True)
-        at.symlink_to(self.of(filesystem))
+        content = self.of(filesystem)
+        hidden = at.rename(self.store / f"below-{at.name}") if at.is_dir() else None
+        at.symlink_to(content)
         self.mounted_now.append(filesystem.mount)
         try:
             yield at
         finally:
             at.unlink()
+            if hidden is not None:
+                hidden.rename(at)
             self.mounted_now.remove(filesystem.mount)
 
     def attach(self, filesystems: Sequence[FileSystem], root: Path) -> None:

@@ -31,7 +31,9 @@ from agent.target.kit.esp_sync import kit
 from agent.target.needs import Needs
 from tests.unit.fakes_target import Bench, FakeFirmware, FakeMounts, whole_mirrors
 from tests.unit.target.archive import GENERIC, newc
+from tests.unit.target.distributions import RED_HAT, red_hat
 from tests.unit.target.sample import KERNEL, MACHINE_ID, debian, layout, uuid
+from tests.unit.target.unified import pe
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="files get their owners, which only root may do"
@@ -248,6 +250,26 @@ def test_what_dracut_built_is_looked_at_too(root: Path, bench: Bench) -> None:
 def test_an_unfit_initrd_without_dracut_is_a_named_failure(root: Path, bench: Bench) -> None:
     (root / "usr/bin/dracut").unlink()
     with_initrd(root, GENERIC[1:])
+    with pytest.raises(StepError, match="lacks lvm, and the image has no dracut"):
+        BuildInitrd(root, NEEDS).apply(bench.machine, bench.report)
+
+
+def test_the_initrd_of_a_unified_kernel_image_is_looked_at_and_taken(
+    root: Path, bench: Bench
+) -> None:
+    (root / "usr/bin/dracut").unlink()
+    place = root / "boot/EFI/Linux/debian.efi"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(pe([(".uname", KERNEL.encode()), (".initrd", newc(GENERIC))]))
+    evidence = BuildInitrd(root, NEEDS).apply(bench.machine, bench.report)
+    assert evidence[KERNEL] == {
+        "initrd": f"/boot/initrd.img-{KERNEL}",
+        "built": False,
+        "from": "/boot/EFI/Linux/debian.efi",
+    }
+    assert (root / f"boot/initrd.img-{KERNEL}").read_bytes() == newc(GENERIC)
+    (root / f"boot/initrd.img-{KERNEL}").unlink()
+    place.write_bytes(pe([(".uname", KERNEL.encode()), (".initrd", newc(GENERIC[1:]))]))
     with pytest.raises(StepError, match="lacks lvm, and the image has no dracut"):
         BuildInitrd(root, NEEDS).apply(bench.machine, bench.report)
 
@@ -516,3 +538,29 @@ def test_every_step_says_what_it_is_in_one_line(root: Path) -> None:
         assert step.describe()
         assert "\n" not in step.describe()
         assert isinstance(step, Measured)
+
+
+def test_loaders_that_lie_below_the_mount_point_of_an_esp_reach_every_esp(
+    tmp_path: Path, bench: Bench
+) -> None:
+    """RHEL's packages unpack shim and GRUB into /boot/efi; an ESP that is mounted hides them."""
+    root = tmp_path / "rhel"
+    red_hat(root)
+
+    def write_menu(tree: Path, argv: tuple[str, ...]) -> None:
+        (tree / argv[2].lstrip("/")).write_text("blscfg\n")
+
+    bench.target.programs["grub2-editenv"] = lambda tree, argv: None
+    bench.target.programs["grub2-mkconfig"] = write_menu
+    InstallBootLoader(root, LAYOUT, MACHINE_ID, OPTIONS).apply(bench.machine, bench.report)
+    bench.kernel.states = whole_mirrors(LAYOUT)
+    prove(root, bench)
+    evidence = last(root).apply(bench.machine, bench.report)
+    assert str(evidence["boot_entries"]).count("disk ") == 2
+    assert {made[3] for made in bench.firmware.created} == {r"\EFI\redhat\shimx64.efi"}
+    one, two = (files(bench.mounts.of(esp)) for esp in LAYOUT.esps)
+    assert one == two
+    assert one["EFI/redhat/shimx64.efi"] == one["EFI/BOOT/BOOTX64.EFI"] == b"shim"
+    assert one["EFI/redhat/grubx64.efi"] == one["EFI/BOOT/grubx64.efi"] == b"GRUB"
+    assert one["EFI/redhat/grub.cfg"] == one["EFI/BOOT/grub.cfg"]
+    assert not [path for path in one if RED_HAT in path], "kernels lie in /boot"

@@ -115,6 +115,9 @@ def test_the_kernel_below_usr_is_named_before_its_copy_in_boot() -> None:
         ("usr/sbin/sshd", "sshd"),
         ("usr/lib/systemd/system-generators/zram-generator", "zram-generator"),
         ("usr/bin/btrfs", "btrfs"),
+        ("boot/EFI/Linux/debian.efi", "uki"),
+        ("efi/EFI/Linux/debian-6.12.efi", "uki"),
+        ("usr/lib/modules/6.12/vmlinuz-virt.efi", "uki"),
     ],
 )
 def test_programs_are_found_where_distributions_put_them(path: str, word: str) -> None:
