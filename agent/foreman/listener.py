@@ -59,7 +59,9 @@ class Listener:
 
     def __enter__(self) -> Listener:
         self._server = _Server(self, self._port, self._context)
-        threading.Thread(target=self._server.serve_forever, name="foreman", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="foreman", daemon=True
+        ).start()
         return self
 
     def __exit__(

@@ -1,0 +1,1 @@
+"""A Foreman to test against, and the agent's own code against it."""
