@@ -20,8 +20,8 @@ from agent.target.contents import Unpacked
 from agent.target.crypttab import crypttab
 from agent.target.family import initrd_builder
 from agent.target.fstab import fstab
+from agent.target.host_network import host_network
 from agent.target.identity import SSH_DIRECTORY, forget, identity
-from agent.target.networkd import networkd
 from agent.target.selinux import relabel_at_first_boot
 from agent.target.tree import TargetFile, Tree
 
@@ -79,7 +79,7 @@ class ConfigureHost:
             yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))
         if self.layout.zram is not None:
             yield TargetFile.text(zram.PATH, zram.zram(self.layout.zram))
-        yield from networkd(self.configure.network)
+        yield from host_network(Unpacked(tree)).files(self.configure.network)
         for file in self.configure.files:
             yield TargetFile(PurePosixPath(file.path), file.content.encode(), file.permissions)
 
@@ -89,7 +89,8 @@ class ConfigureHost:
                 tree.directory(filesystem.mount, PERMISSIONS[filesystem.mount])
 
     def _enable_network(self, tree: Tree, machine: Machine) -> None:
-        self._enable(tree, machine, "systemd-networkd.service", "multi-user.target")
+        unit = host_network(Unpacked(tree)).unit
+        self._enable(tree, machine, unit, "multi-user.target")
         servers = [str(server) for each in self.configure.network for server in each.dns]
         if Unpacked(tree).has("systemd-resolved"):
             self._enable(tree, machine, "systemd-resolved.service", "sysinit.target")

@@ -88,6 +88,8 @@ def problems(
     unneeded = builder.unneeded if builder is not None else frozenset()
     if needs.encrypted_data:  # opened by the running system, in every family by systemd's units
         unneeded = frozenset()
+    if contents.has("NetworkManager"):
+        unneeded |= {"systemd-networkd"}
     for piece in _pieces(needs):
         if piece.word in unneeded:
             continue
