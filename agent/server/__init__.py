@@ -6,5 +6,6 @@ it, `app` maps URLs to the rest: `plans`, `files`, `events`, `page`. docs/serve.
 """
 
 from agent.server.listen import Tls, running, serve
+from agent.server.options import Options
 
-__all__ = ["Tls", "running", "serve"]
+__all__ = ["Options", "Tls", "running", "serve"]

@@ -7,11 +7,13 @@ import base64
 import logging
 import re
 import time
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
@@ -26,14 +28,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from agent.payload.sign import SigningKey
 from agent.report.event import PLAN_ID
 from agent.report.text import plain
-from agent.server import views
-from agent.server.board import Board
-from agent.server.changes import Changes
-from agent.server.database import FILE, Database
-from agent.server.events import BODY_LIMIT, EventStore
+from agent.server import metrics, views
+from agent.server.events import BODY_LIMIT
 from agent.server.files import FileResponse, open_below
-from agent.server.plans import Identity, PlanFile, PlanStore
+from agent.server.gate import Gate, Login, client_of, refused
+from agent.server.options import Options
+from agent.server.plans import Identity, PlanFile
 from agent.server.refusal import RefusalError
+from agent.server.site import Site
 from agent.trust import CHALLENGE, FRESHNESS, answer
 
 log = logging.getLogger(__name__)
@@ -41,53 +43,30 @@ log = logging.getLogger(__name__)
 BODY_SECONDS = 30.0
 """For a whole body to arrive: a batch is a megabyte at most."""
 MACS_LIMIT = 64
+POSTS_AT_ONCE = 64
+"""Batches being parsed or stored; as many go into one transaction at most."""
+_MISTAKES = frozenset({400, 401, 403, 404, 408, 409, 413})
 _CHALLENGES = re.compile(r"[0-9a-f]{32,128}")
 
 
-@dataclass(frozen=True)
-class Site:
-    """The served directory: where things lie, and the stores over them."""
-
-    images: Path
-    plans: PlanStore
-    store: EventStore
-    board: Board
-
-    @classmethod
-    def open(cls, directory: Path) -> Site:
-        """Use `directory`, making `plans`, `images`, `events` and `escrow` where they are missing.
-
-        Raises `OSError` where that is not possible.
-        """
-        root = directory.resolve(strict=True)
-        for name, mode in {
-            "plans": 0o755,
-            "images": 0o755,
-            "events": 0o750,
-            "escrow": 0o700,
-        }.items():
-            (root / name).mkdir(mode=mode, exist_ok=True)
-        # Each may be a link to elsewhere; links inside them may not lead out of them.
-        plans = PlanStore((root / "plans").resolve())
-        events, escrow = (root / "events").resolve(), (root / "escrow").resolve()
-        changes = Changes()
-        store = EventStore(
-            events, escrow, plans, database=Database.sqlite(root / FILE), changes=changes
-        )
-        return cls((root / "images").resolve(), plans, store, Board(store, changes))
-
-
-def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
+def create_app(
+    directory: Path, signer: SigningKey | None = None, options: Options | None = None
+) -> Application:
     """Return the server as an ASGI application over `directory`; docs/serve.md has the layout.
 
     With `signer` plans that have no signature of their own are signed as they are asked for, and
     challenges for freshness are answered.
     """
-    site = Site.open(directory)
+    site = Site.open(directory, options or Options(everybody=True))
+    limits = site.options.limits
+    login = Login(site.operators, limits)
     app = Starlette(
         routes=[
             *views.routes(site.board),
             Route("/healthz", _health),
+            Route("/login", login.form, methods=["GET", "POST"]),
+            Route("/logout", login.end, methods=["POST"]),
+            *([Route("/metrics", _metrics)] if site.options.metrics else []),
             Route("/v1/plan", _plan_for),
             Route("/v1/plans/{name}", _plan),
             Route("/v1/events", _events_in, methods=["POST"]),
@@ -99,7 +78,9 @@ def create_app(directory: Path, signer: SigningKey | None = None) -> ASGIApp:
     app.router.redirect_slashes = False
     app.state.site = site
     app.state.signer = signer
-    return _Logged(app)
+    app.state.posts = CapacityLimiter(POSTS_AT_ONCE)
+    gate = Gate(app, site.operators, limits, everybody=site.options.everybody)
+    return Application(gate, site)
 
 
 def _site(request: Request) -> Site:
@@ -111,56 +92,92 @@ async def _health(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+def _metrics(request: Request) -> Response:
+    return Response(_site(request).metrics.text(), media_type=metrics.TYPE)
+
+
 def _plan_for(request: Request) -> Response:
     query = request.query_params
     machine = Identity.of(
         query.getlist("mac")[:MACS_LIMIT], query.get("serial", ""), query.get("uuid", "")
     )
-    return _plan_response(request, _site(request).plans.match(machine))
+    site = _site(request)
+    site.options.limits.admit_client(client_of(request.scope))
+    try:
+        found = site.plans.match(machine)
+    except RefusalError:
+        if site.tokens.required:
+            raise _needs_token() from None
+        raise
+    return _plan_response(request, found)
 
 
 def _plan(request: Request) -> ASGIApp:
     name = request.path_params["name"]
-    plans = _site(request).plans
-    if found := plans.find(name):
+    site = _site(request)
+    site.options.limits.admit_client(client_of(request.scope))
+    if found := site.plans.find(name):
         return _plan_response(request, found)
-    if name.endswith(".sig") and (found := plans.find(name.removesuffix(".sig"))):
+    if name.endswith(".sig") and (found := site.plans.find(name.removesuffix(".sig"))):
         return _signature(request, found)
+    if site.tokens.required:
+        raise _needs_token()
     raise RefusalError(404, f"no plan {plain(name, limit=140)}")
 
 
 def _plan_response(request: Request, found: PlanFile) -> Response:
-    headers = {"Content-Location": f"/v1/plans/{found.id}", "Cache-Control": "no-store"}
+    content = _content(request, found)
+    place = f"/v1/plans/{found.id}"
+    if token := request.query_params.get("token"):
+        place += f"?token={quote(token)}"  # the signature is asked for at this place
+    headers = {"Content-Location": place, "Cache-Control": "no-store"}
     challenge, signer = request.headers.get(CHALLENGE, ""), request.app.state.signer
     if signer is not None and _CHALLENGES.fullmatch(challenge):
-        headers[FRESHNESS] = base64.b64encode(answer(signer, challenge, found.content)).decode()
-    return Response(found.content, media_type="application/yaml", headers=headers)
+        headers[FRESHNESS] = base64.b64encode(answer(signer, challenge, content)).decode()
+    return Response(content, media_type="application/yaml", headers=headers)
 
 
 def _signature(request: Request, found: PlanFile) -> ASGIApp:
     """Return the signature that lies beside the plan, else one made now."""
-    signer = request.app.state.signer
+    signer, content = request.app.state.signer, _content(request, found)
     try:
         return FileResponse(open_below(found.path.parent, f"{found.path.name}.sig"), "plan.sig")
     except RefusalError:
         if signer is None:
             raise
     headers = {"Cache-Control": "no-store"}
-    return Response(
-        signer.sign(found.content), media_type="application/octet-stream", headers=headers
-    )
+    return Response(signer.sign(content), media_type="application/octet-stream", headers=headers)
+
+
+def _content(request: Request, found: PlanFile) -> bytes:
+    """Return a plan as it is served here; raise 401 for who may not have it."""
+    tokens = _site(request).tokens
+    if not tokens.may_read(found, request.query_params.get("token") or _bearer(request)):
+        raise _needs_token()
+    return tokens.served(found, request.headers.get("host", ""))
+
+
+def _needs_token() -> RefusalError:
+    return RefusalError(401, "plans are given out for a token only: bedplate token shows it")
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _events_in(request: Request) -> Response:
+    began = time.monotonic()
+    site, client, token = _site(request), client_of(request.scope), _bearer(request)
+    if not token:
+        site.options.limits.admit_client(client)
     body = await _body(request)
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    answer = await run_in_threadpool(
-        _site(request).store.take,
-        body,
-        token=token.strip() if scheme.lower() == "bearer" else "",
-        plan=request.headers.get("bedplate-plan", ""),
-    )
-    return JSONResponse(answer)
+    plan = request.headers.get("bedplate-plan", "")
+    take = partial(site.store.take, body, token=token, plan=plan, client=client)
+    # Threads of their own: downloads shall not wait for the disk, nor the disk for downloads.
+    taken = await run_sync(take, limiter=request.app.state.posts)
+    site.metrics.posted(time.monotonic() - began)
+    return JSONResponse(taken)
 
 
 def _events_out(request: Request) -> ASGIApp:
@@ -195,12 +212,16 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _refused(_: Request, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusalError)
-    headers = {"X-Content-Type-Options": "nosniff"}
-    if error.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return PlainTextResponse(f"{error.message}\n", error.status, headers)
+    site = _site(request)
+    if error.status in _MISTAKES:
+        try:
+            site.options.limits.charge(client_of(request.scope))
+        except RefusalError as too_many:
+            error = too_many
+    site.metrics.refused(error.status)
+    return refused(error)
 
 
 def _http_error(_: Request, error: Exception) -> Response:
@@ -208,11 +229,12 @@ def _http_error(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
 
 
-class _Logged:
-    """Logs one line a request: method, path, status, time. Never the query or a header."""
+class Application:
+    """The whole server. It logs method, path, status and time, never the query or a header."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, site: Site) -> None:
         self._app = app
+        self.site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -50,6 +50,7 @@ class Stored:
     """What a batch came to: its events that were new, and how many the plan had before."""
 
     plan: str
+    log: int
     fresh: tuple[Event, ...]
     before: int
     now: float
@@ -135,7 +136,7 @@ class Batches:
             _write(connection, log, known, fresh)
         changed = {"events": log.events + len(fresh), "bytes": log.bytes + size, "runs": runs}
         connection.execute(_UPDATE_LOG, {"its_id": log.id, "heard": batch.now, **changed})
-        return Stored(batch.plan, tuple(fresh), log.events, batch.now)
+        return Stored(batch.plan, log.id, tuple(fresh), log.events, batch.now)
 
     def _log(self, connection: Connection, batch: Batch) -> Any:
         """Return the plan's row, locked until the end of the transaction."""

@@ -64,6 +64,7 @@ logs = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("runs", Integer, nullable=False),
     Column("heard", Double, nullable=False),
+    sqlite_autoincrement=True,  # an id is never used again, also after a removal
 )
 senders = Table(
     "sender",
@@ -159,11 +160,15 @@ class Database:
         if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
             message = f"must be postgresql+psycopg://…, not {parsed.drivername}://"
             raise MachineError([Problem("database", message)])
-        engine = create_engine(
-            parsed.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            connect_args={"connect_timeout": 10, "application_name": "bedplate"},
-        )
+        try:
+            engine = create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 10, "application_name": "bedplate"},
+            )
+        except ModuleNotFoundError as error:
+            message = f'needs {error.name}: install it with pip install "bedplate[postgresql]"'
+            raise MachineError([Problem("database", message)]) from error
         return cls(engine, parsed.render_as_string(hide_password=True))
 
     @contextlib.contextmanager

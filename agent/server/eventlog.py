@@ -21,6 +21,8 @@ class EventLog:
     """A picture of a plan's events at one moment; a later event makes a new one."""
 
     plan: str
+    log: int = 0
+    """Which row of the database it is of: another one when the plan's events were removed."""
     checklist: Checklist = field(default_factory=Checklist)
     heard: float = 0.0
     """When the last event was stored, in Unix seconds."""
@@ -41,7 +43,7 @@ class EventLog:
             weight += 0 if event.is_progress else len(event.line)
             if event.is_last:
                 installed = event.state is State.FINISHED
-        return EventLog(self.plan, checklist, heard, installed, count, weight)
+        return EventLog(self.plan, self.log, checklist, heard, installed, count, weight)
 
 
 class Pictures:
@@ -63,7 +65,7 @@ class Pictures:
         """Keep a picture, unless there is a newer one of its plan."""
         with self._lock:
             old = self._kept.get(picture.plan)
-            if old is not None and old.count > picture.count:
+            if old is not None and (old.log, old.count) > (picture.log, picture.count):
                 return
             self._kept[picture.plan] = picture
             self._kept.move_to_end(picture.plan)

@@ -13,6 +13,8 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent.report.event import PLAN_ID, Event, EventError, envelope_of
+from agent.report.text import plain
+from agent.secret import Secret
 from agent.server import older
 from agent.server.batches import STRANGERS_LIMIT, Batch, Batches, Stored
 from agent.server.changes import Changes
@@ -20,15 +22,16 @@ from agent.server.database import FILE, Database, logs, reason
 from agent.server.database import events as event_table
 from agent.server.escrow import Escrow, EscrowFiles
 from agent.server.eventlog import EventLog, Pictures
+from agent.server.limits import Limits
 from agent.server.plans import PlanFile, PlanStore
+from agent.server.reading import PAGE, pages
 from agent.server.refusal import RefusalError
+from agent.server.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of one batch."""
-PAGE = 500
-"""Events read from the database at a time."""
 PROGRESS_READ = 50
 """Progress events read for a picture: the last ones say how far it is."""
 
@@ -50,7 +53,7 @@ class EventStore:
     """Takes batches of events into the database and envelopes into escrow. Safe in threads.
 
     `events` is the directory of older servers' files, which are imported. Without `database` it
-    is SQLite beside that directory. `token_for` tells the token minted for a plan, if any is.
+    is SQLite beside that directory.
     """
 
     def __init__(
@@ -64,10 +67,14 @@ class EventStore:
         clock: Callable[[], float] = time.time,
         changes: Changes | None = None,
         observers: Sequence[Observer] = (),
+        tokens: Tokens | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._escrow = EscrowFiles(escrow) if isinstance(escrow, Path) else escrow
         self._plans = plans
         self._clock = clock
+        self._limits = limits
+        self.tokens = tokens or Tokens(Secret.random())
         self.changes = changes or Changes()
         self._observers = tuple(observers)
         self._pictures = Pictures()
@@ -76,11 +83,12 @@ class EventStore:
         older.take_in(events, quiet)
         self._batches = Batches(self.database, self._committed, strangers)
 
-    def take(self, body: bytes, *, token: str, plan: str) -> Answer:
+    def take(self, body: bytes, *, token: str, plan: str, client: str = "") -> Answer:
         """Store a batch and return the answer to it.
 
-        `token` is the bearer token that came along, `plan` whom an empty batch asks for. A batch
-        is taken as a whole or refused as a whole, by `RefusalError` with 400, 401, 503 or 507.
+        `token` is the bearer token that came along, `plan` whom an empty batch asks for, `client`
+        who counts for the limits. A batch is taken as a whole or refused as a whole, by
+        `RefusalError` with 400, 401, 429, 503 or 507.
         """
         events = _parse(body)
         if not events:
@@ -91,6 +99,7 @@ class EventStore:
         if not plan or any(event.plan != plan for event in events):
             raise RefusalError(400, "plan: must be given, and one for all events of a batch")
         file = self._authorize(plan, token)
+        self._admit(file, client)
         answer: Answer = {"accepted": max(event.seq for event in events)}
         try:
             if any("envelope" in event.evidence for event in events):
@@ -135,9 +144,7 @@ class EventStore:
 
     def lines(self, plan: str) -> Iterator[bytes] | None:
         """Return a plan's events as pages of JSON lines, in the order of arrival; None: no plan."""
-        with self.database.reading() as connection:
-            found = connection.execute(_STATES.where(logs.c.plan == plan)).first()
-        return None if found is None else self._pages(found.id, found.events)
+        return pages(self.database, plan)
 
     def lines_of(self, plan: str) -> Iterator[bytes]:
         """Yield a plan's events one line each, none for a plan that nobody has heard of."""
@@ -151,24 +158,12 @@ class EventStore:
     def close(self) -> None:
         self.database.close()
 
-    def _pages(self, log_id: int, count: int) -> Iterator[bytes]:
-        for start in range(0, count, PAGE):
-            wanted = (
-                select(event_table.c.line)
-                .where(event_table.c.log == log_id)
-                .where(event_table.c.position > start, event_table.c.position <= start + PAGE)
-                .order_by(event_table.c.position)
-            )
-            with self.database.reading() as connection:
-                lines = connection.execute(wanted).scalars().all()
-            yield "".join(lines).encode("utf-8")
-
     def _committed(self, stored: Stored) -> None:
         known = self._pictures.get(stored.plan)
-        if known is None and stored.before == 0:
-            known = EventLog(stored.plan)
+        if stored.before == 0 and (known is None or known.log != stored.log):
+            known = EventLog(stored.plan, stored.log)
         # Where another server was faster, the picture is brought up to date by who looks at it.
-        if known is not None and known.count == stored.before:
+        if known is not None and (known.log, known.count) == (stored.log, stored.before):
             now = known.after(stored.fresh, heard=stored.now, count=stored.count)
             self._pictures.put(now)
         for observer in self._observers:
@@ -180,7 +175,9 @@ class EventStore:
 
     def _picture(self, connection: Connection, state: Any) -> EventLog:
         """Return the picture of a plan up to the state of its row in the database."""
-        known = self._pictures.get(state.plan) or EventLog(state.plan)
+        known = self._pictures.get(state.plan)
+        if known is None or known.log < state.id:  # it may have been removed, and heard of again
+            known = EventLog(state.plan, state.id)
         if known.count < state.events:
             missing = _since(connection, state.id, known.count, state.events)
             known = known.after(missing, heard=state.heard, count=state.events)
@@ -192,10 +189,21 @@ class EventStore:
     def _authorize(self, plan: str, token: str) -> PlanFile | None:
         """Return the plan if it is one of ours; raise 401 unless the token fits."""
         file = self._plans.find(plan) if PLAN_ID.fullmatch(plan) else None
-        if file and not file.admits(token):
+        if file and not self.tokens.may_write(file, token):
             what = "the token is not this plan's" if token else "needs its bearer token"
             raise RefusalError(401, f"plan {plan}: {what}")
+        if file is None and self.tokens.required:
+            raise RefusalError(401, f"plan {plain(plan, limit=140)}: is not known here")
         return file
+
+    def _admit(self, file: PlanFile | None, client: str) -> None:
+        """Raise 429 for who sends too often: a plan of ours, or a client of unknown plans."""
+        if self._limits is None:
+            return
+        if file is not None:
+            self._limits.admit_plan(file.id)
+        else:
+            self._limits.charge(client)
 
     def _keep(self, event: Event) -> str:
         """Keep the envelope durably and return its sha256; doing it again changes nothing."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +22,8 @@ from starlette.types import ASGIApp
 from agent.errors import MachineError, Problem
 from agent.payload.sign import SigningKey
 from agent.report.text import counted
-from agent.server.app import create_app
+from agent.server.app import Application, create_app
+from agent.server.options import Options
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ def serve(
     tls: Tls | None = None,
     signer: SigningKey | None = None,
     announce: Callable[[str], object] | None = None,
+    options: Options | None = None,
 ) -> None:
     """Serve `directory` on `listen` (`HOST:PORT`, `:PORT` or `PORT`) until SIGTERM or SIGINT.
 
@@ -50,9 +54,9 @@ def serve(
     taken; by default it goes to stdout. Raises `MachineError` when the directory or the address
     cannot be used. `signer` signs plans that have no signature of their own.
     """
-    server, listener, url = _prepare(directory, listen, tls, signer)
-    with listener, _until_signalled(server):
-        (announce or _to_stdout)(_sentence(directory, url))
+    app, server, listener, url = _prepare(directory, listen, tls, signer, options or Options())
+    with closing(app.site), listener, _until_signalled(server):
+        (announce or _to_stdout)(_sentence(directory, url, app.site.store.database.name))
         asyncio.run(server.serve(sockets=[listener]))
 
 
@@ -63,13 +67,14 @@ def running(
     *,
     tls: Tls | None = None,
     signer: SigningKey | None = None,
+    options: Options | None = None,
 ) -> Iterator[str]:
     """Serve in a thread for the length of the context; yield the URL without a slash at its end."""
-    server, listener, url = _prepare(directory, listen, tls, signer)
+    app, server, listener, url = _prepare(directory, listen, tls, signer, options or Options())
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), name="serve"
     )
-    with listener:
+    with closing(app.site), listener:
         thread.start()
         try:
             yield url
@@ -79,21 +84,26 @@ def running(
 
 
 def _prepare(
-    directory: Path, listen: str, tls: Tls | None, signer: SigningKey | None
-) -> tuple[uvicorn.Server, socket.socket, str]:
+    directory: Path, listen: str, tls: Tls | None, signer: SigningKey | None, options: Options
+) -> tuple[Application, uvicorn.Server, socket.socket, str]:
     host, port = _address(listen)
-    try:
-        app = create_app(directory, signer)
-    except OSError as error:
-        raise MachineError([Problem(str(directory), error.strerror or str(error))]) from error
-    server = _Server(_config(app, tls))
-    listener = _listener(host, port)
-    bound = listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    return server, listener, f"{'https' if tls else 'http'}://{shown}:{bound}"
+    with _listener(host, port) as listener:
+        address, bound = listener.getsockname()[:2]
+        if ipaddress.ip_address(address).is_loopback:
+            options = replace(options, everybody=True)
+        elif options.operators is None and not options.everybody:
+            log.warning("the fleet is shown to nobody: give --operators FILE, or --open")
+        try:
+            app = create_app(directory, signer, options)
+        except OSError as error:
+            raise MachineError([Problem(str(directory), error.strerror or str(error))]) from error
+        server = _Server(_config(app, tls, options))
+        shown = f"[{host}]" if ":" in host else host
+        url = f"{'https' if tls else 'http'}://{shown}:{bound}"
+        return app, server, socket.socket(fileno=listener.detach()), url
 
 
-def _config(app: ASGIApp, tls: Tls | None) -> uvicorn.Config:
+def _config(app: ASGIApp, tls: Tls | None, options: Options) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -104,7 +114,8 @@ def _config(app: ASGIApp, tls: Tls | None) -> uvicorn.Config:
         # records would still get it, so its level is raised too.
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(options.proxies),
+        forwarded_allow_ips=list(options.proxies),
         limit_concurrency=CONNECTIONS_LIMIT,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -163,13 +174,13 @@ def _until_signalled(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _sentence(directory: Path, url: str) -> str:
+def _sentence(directory: Path, url: str, where: str) -> str:
     plans = sum(1 for path in (directory / "plans").glob("*.y*ml"))
     images = sum(1 for path in (directory / "images").rglob("*") if path.is_file())
     return (
         f"{url}/ serves {counted(plans, 'plan')} and {counted(images, 'image file')} "
         f"of {directory.resolve()}; "
-        f"events go to {directory.resolve() / 'events'}"
+        f"events go to {where}"
     )
 
 

@@ -10,7 +10,8 @@ import hashlib
 import hmac
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ FILE_LIMIT = 1024 * 1024
 """Bytes of one plan."""
 COUNT_LIMIT = 10_000
 DEPTH_LIMIT = 50
+TRUSTED_SECONDS = 1.0
+"""For which names stand for what they stood for, unless the directory or the file changes."""
+_Version = tuple[int, int, int]
 
 # Every scalar stays text: as YAML 1.1 has it, the MAC 52:54:00:12:34:56 is a number in base 60 and
 # the serial 0123 is 83.
@@ -64,6 +68,13 @@ class PlanFile:
     hostname: str
     machine: Identity
     tokens: tuple[Secret, ...]
+    version: _Version = (0, 0, 0)
+    """Modification time in nanoseconds, size and inode of the file when it was read."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether a signature lies beside it: its bytes may not be changed then."""
+        return self.path.with_name(f"{self.path.name}.sig").exists()
 
     def is_for(self, machine: Identity) -> bool:
         """Return whether all that the plan says about its machine is so; it must say something."""
@@ -92,10 +103,14 @@ class PlanFile:
 class PlanStore:
     """Reads `directory`/*.yaml anew whenever a file has changed. Safe in threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._lock = threading.Lock()
-        self._read: dict[Path, tuple[tuple[int, int, int], PlanFile | Problem]] = {}
+        self._clock = clock
+        self._read: dict[Path, tuple[_Version, PlanFile | Problem]] = {}
+        self._ids: dict[str, list[PlanFile]] = {}
+        self._stems: dict[str, list[PlanFile]] = {}
+        self._looked: tuple[int, float] = (0, float("-inf"))
 
     def all(self) -> tuple[PlanFile, ...]:
         """Return every readable plan, by file name."""
@@ -107,10 +122,10 @@ class PlanStore:
 
     def find(self, plan: str) -> PlanFile | None:
         """Return the plan with this id, or else the one whose file is called so."""
-        plans = self.all()
-        # The agent writes a UUID in lower case, whatever the plan's author did.
-        found = [each for each in plans if each.id == plan.lower()]
-        found = found or [each for each in plans if each.path.stem == plan]
+        found = self._remembered(plan)
+        if found is None:
+            self._refreshed()
+            found = self._named(plan)
         if len(found) > 1:
             raise RefusalError(409, _several(f"plan {plain(plan, limit=140)}", found))
         return found[0] if found else None
@@ -125,6 +140,28 @@ class PlanStore:
             raise RefusalError(404, "\n".join(self._why_none(machine, len(plans))))
         return found[0]
 
+    def _remembered(self, plan: str) -> list[PlanFile] | None:
+        """Return what was found by this name, if the directory and the files are as they were.
+
+        Every batch of events asks for a plan: with a thousand of them in the directory each answer
+        would cost a thousand calls of stat. A file that is changed in place and takes over a name
+        that another has, or that nobody had, may stay unseen for a second.
+        """
+        with self._lock:
+            modified, looked = self._looked
+            if modified != self._directory.stat().st_mtime_ns:
+                return None
+            if self._clock() - looked >= TRUSTED_SECONDS:
+                return None
+        found = self._named(plan)
+        same = all(each.version == _version(each.path) for each in found)
+        return found if same else None
+
+    def _named(self, plan: str) -> list[PlanFile]:
+        # The agent writes a UUID in lower case, whatever the plan's author did.
+        with self._lock:
+            return self._ids.get(plan.lower(), []) or self._stems.get(plan, [])
+
     def _why_none(self, machine: Identity, count: int) -> Iterator[str]:
         yield f"no plan for {machine}"
         known = counted(count, "plan")
@@ -137,13 +174,30 @@ class PlanStore:
 
     def _refreshed(self) -> list[PlanFile | Problem]:
         with self._lock:
-            read: dict[Path, tuple[tuple[int, int, int], PlanFile | Problem]] = {}
+            self._looked = self._directory.stat().st_mtime_ns, self._clock()
+            read: dict[Path, tuple[_Version, PlanFile | Problem]] = {}
             for path, found in _plan_files(self._directory):
                 version = (found.st_mtime_ns, found.st_size, found.st_ino)
                 known = self._read.get(path)
-                read[path] = known if known and known[0] == version else (version, _read(path))
+                read[path] = (
+                    known if known and known[0] == version else (version, _read(path, version))
+                )
+            if read != self._read:
+                self._ids, self._stems = {}, {}
+                for _, plan in read.values():
+                    if isinstance(plan, PlanFile):
+                        self._ids.setdefault(plan.id, []).append(plan)
+                        self._stems.setdefault(plan.path.stem, []).append(plan)
             self._read = read
             return [each for _, each in read.values()]
+
+
+def _version(path: Path) -> _Version | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _plan_files(directory: Path) -> list[tuple[Path, os.stat_result]]:
@@ -159,7 +213,7 @@ def _plan_files(directory: Path) -> list[tuple[Path, os.stat_result]]:
     return sorted(files)[:COUNT_LIMIT]
 
 
-def _read(path: Path) -> PlanFile | Problem:
+def _read(path: Path, version: _Version) -> PlanFile | Problem:
     try:
         with path.open("rb") as file:
             content = file.read(FILE_LIMIT + 1)
@@ -182,6 +236,7 @@ def _read(path: Path) -> PlanFile | Problem:
             _texts(machine.get("mac")), _text(machine.get("serial")), _text(machine.get("uuid"))
         ),
         tokens=tuple(_tokens(document.get("report"))),
+        version=version,
     )
 
 

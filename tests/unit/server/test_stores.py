@@ -17,6 +17,7 @@ from agent.server import batches, escrow
 from agent.server.eventlog import EventLog, Pictures
 from agent.server.events import EventStore, Row
 from agent.server.plans import PlanFile, PlanStore
+from agent.server.reading import remove
 from agent.server.refusal import RefusalError
 from tests.unit.report.receivers import event
 
@@ -187,7 +188,7 @@ def test_a_full_log_refuses_and_stores_nothing_of_the_batch(site: Path, plan: st
     store = opened(site)
     limit = batches.SIZE_LIMIT if plan == "with-token" else batches.STRANGER_SIZE_LIMIT
     big = {"x": "x" * 250_000}
-    last = event(limit + 2, plan=plan, evidence=big)
+    more = [event(limit + n, plan=plan, evidence=big) for n in range(2, 6)]
 
     def fill() -> None:
         for first in range(1, limit // 250_000 + 5, 4):
@@ -202,7 +203,7 @@ def test_a_full_log_refuses_and_stores_nothing_of_the_batch(site: Path, plan: st
     small = event(limit, plan=plan)  # what fits is still taken
     assert store.take(small.line, token="sesame", plan="") == {"accepted": limit}
     with pytest.raises(RefusalError):
-        store.take(body(event(limit + 1, plan=plan), last), token="sesame", plan="")
+        store.take(body(event(limit + 1, plan=plan), *more), token="sesame", plan="")
     assert len(stored(site, plan)) == count + 1
 
 
@@ -299,3 +300,17 @@ def test_pictures_forget_the_least_wanted_and_never_go_back() -> None:
     latest = pictures.get("plan-0")
     assert latest is not None
     assert latest.count == 2
+
+
+def test_what_was_removed_is_gone_and_its_plan_starts_anew(site: Path) -> None:
+    store = opened(site)
+    store.take(body(event(1, message="Old"), event(2)), token="", plan="")
+    assert remove(store.database, "plan-1")
+    assert not remove(store.database, "plan-1")
+    assert store.log_of("plan-1") is None
+    store.take(body(event(1, message="New"), event(2, step="image")), token="", plan="")
+    for each in (store, opened(site)):
+        log = each.log_of("plan-1")
+        assert log is not None
+        assert [line.title for line in log.checklist] == ["New", "image"]
+    assert stored(site) == [1, 2]
