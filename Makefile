@@ -8,7 +8,7 @@ KEY := build/keys/image.key
 PLAN_KEY := build/keys/plan/plan.key
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv lint unit adapters machine families bench bench-vm deps image live sample clean
+.PHONY: help demo test venv lint unit adapters machine families foreman boot bench bench-vm deps image live sample clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +44,12 @@ machine: venv deps live sample  ## Real machines in QEMU
 families: venv deps live  ## Real machines of other families of targets; not part of test
 	image/build sample --family grub
 	$(PYTEST) tests/families
+
+boot: venv deps keys sample  ## Every way to boot the live image; not part of test
+	$(PYTEST) tests/boot
+
+foreman: venv deps live sample  ## Machines deployed by a stand-in Foreman; not part of test
+	$(PYTEST) tests/foreman
 
 bench: venv deps  ## Measure the image pipeline beside its peers; writes build/bench.json
 	$(BIN)/python -m tests.bench
