@@ -6,7 +6,6 @@ BEDPLATE. Pure: reading is done by the sources that `wiring` passes in.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from urllib.parse import quote, urlencode
 
 from agent.errors import MachineError, Problem
 from agent.inventory.model import Inventory
+from agent.network.words import split
 from agent.proxy import Proxies, Proxy
 
 PLAN_LIMIT = 1024 * 1024
@@ -79,15 +79,7 @@ class CommandLine:
     @classmethod
     def parse(cls, text: str) -> CommandLine:
         """Split as the kernel does: white space separates, double quotes keep it together."""
-        lexer = shlex.shlex(text, posix=True)
-        lexer.whitespace_split = True
-        lexer.quotes = '"'
-        lexer.escape = ""
-        lexer.commenters = ""
-        try:
-            return cls(tuple(lexer))
-        except ValueError:  # an unclosed quote: the kernel takes it to the end
-            return cls(tuple(text.replace('"', "").split()))
+        return cls(split(text))
 
     def value(self, name: str) -> str | None:
         """Return the last value of `name=`, as the kernel's own parsers do."""
@@ -120,7 +112,7 @@ def plan_url(command_line: CommandLine, inventory: Inventory) -> str | None:
 
 
 def booted_with(command_line: CommandLine) -> Proxies:
-    """Return the proxy for images, `bedplate.proxy=URL`, and the hosts asked without it.
+    """Return the proxy for plans, images and events, `bedplate.proxy=URL`, and what goes past it.
 
     Those are `bedplate.no_proxy=HOST,HOST…`. Raises `MachineError` without quoting the URL.
     """

@@ -40,11 +40,13 @@ from agent.foreman.talk import Talk
 from agent.inventory.model import Inventory
 from agent.machine import Machine
 from agent.media import names
+from agent.network.translate import translate
 from agent.payload.sign import PublicKey, load_trusted
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 from agent.plan.report import ForemanReport, HttpReport
 from agent.policy import Policy, read_policy
+from agent.proxy import Proxies
 from agent.report.console import open_console
 from agent.report.http import HttpSink
 from agent.report.journal import JournalSink, PriorityFormatter, under_journal
@@ -59,6 +61,7 @@ from agent.trust import Trust, judge
 
 log = logging.getLogger(__name__)
 
+COMMAND_LINE = Path("/proc/cmdline")
 KEYS = Path("/etc/bedplate/keys")
 PLAN_KEYS = Path("/etc/bedplate/plan-keys")
 POLICY = Path("/etc/bedplate/policy.yaml")
@@ -82,7 +85,7 @@ def find_plan_here(inventory: Inventory, show: Show) -> Found:
 
     `show` tells an operator what is waited for, where somebody has to decide in Foreman.
     """
-    line = CommandLine.parse(Path("/proc/cmdline").read_text())
+    line = CommandLine.parse(COMMAND_LINE.read_text())
     rules, url, foreman = policy(), plan_url(line, inventory), configured(line)
     medium = Medium(command.run, MEDIUM)
     # Before anything is fetched: it may hold the authorities to fetch by.
@@ -96,7 +99,16 @@ def find_plan_here(inventory: Inventory, show: Show) -> Found:
     ]
     if foreman is not None:
         places += _foreman(foreman, line, show)
-    return find_plan(places)
+    try:
+        return find_plan(places)
+    except MachineError as error:
+        raise MachineError([*error.problems, *_network_doubts(inventory)]) from error
+
+
+def _network_doubts(inventory: Inventory) -> Iterator[Problem]:
+    """Yield what is wrong with the network options: often why there is no plan."""
+    cards = {nic.name: nic.mac for nic in inventory.nics}
+    return translate(COMMAND_LINE.read_text()).doubts(cards)
 
 
 def find_plan_in_foreman(server: Server) -> Callable[[Inventory, Show], Found]:
@@ -105,7 +117,7 @@ def find_plan_in_foreman(server: Server) -> Callable[[Inventory, Show], Found]:
     def read(inventory: Inventory, show: Show) -> Found:
         del inventory
         _must_be_admitted(server.base, policy())
-        line = CommandLine.parse(Path("/proc/cmdline").read_text())
+        line = CommandLine.parse(COMMAND_LINE.read_text())
         return find_plan(_foreman(server, line, show))
 
     return read
@@ -127,6 +139,7 @@ def _plan_at(url: str | None, rules: Policy) -> PlanSource:
         ca_bundle=_authorities(),
         signed=bool(_plan_keys()) or rules.require_signed_plan,
         minimum_tls=rules.minimum_tls,
+        proxies=_proxies(),
     )
 
 
@@ -136,7 +149,11 @@ def _foreman(server: Server, line: CommandLine, show: Show) -> list[PlanSource]:
 
 
 def _talk() -> Talk:
-    return Talk(_authorities(), policy().minimum_tls)
+    return Talk(_authorities(), policy().minimum_tls, proxies=_proxies())
+
+
+def _proxies() -> Proxies:
+    return booted_with(CommandLine.parse(COMMAND_LINE.read_text()))
 
 
 def policy() -> Policy:
@@ -181,10 +198,7 @@ def install(read_plan: Callable[[Inventory, Show], Found], approve: Approve) -> 
 
 def images() -> HttpImages:
     """Return the images port, with the keys and authorities of this live image."""
-    line = CommandLine.parse(Path("/proc/cmdline").read_text())
-    return HttpImages(
-        _trusted(), _authorities_text(), booted_with(line), minimum_tls=policy().minimum_tls
-    )
+    return HttpImages(_trusted(), _authorities_text(), _proxies(), minimum_tls=policy().minimum_tls)
 
 
 def _keep_log(tail: LogTail) -> None:
@@ -237,7 +251,13 @@ class Live:
         if isinstance(report, ForemanReport):
             return Outcome(where(report, hostname), _talk())
         minimum = policy().minimum_tls
-        return HttpSink(report.url, token=report.token, ca=_authorities(), minimum_tls=minimum)
+        return HttpSink(
+            report.url,
+            token=report.token,
+            ca=_authorities(),
+            minimum_tls=minimum,
+            proxies=_proxies(),
+        )
 
     def machine(self) -> Machine:
         # Late: blivet loads libblockdev as it is imported, which a laptop does not have.

@@ -28,7 +28,8 @@ from agent.errors import MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
 from agent.media.names import LABEL, PLAN
 from agent.payload.sign import SIGNATURE_SIZE
-from agent.report.tls import TlsAdapter
+from agent.proxy import Proxies
+from agent.report.tls import connect
 from agent.tls import OLDEST
 from agent.trust import CHALLENGE, FRESHNESS
 
@@ -57,6 +58,7 @@ class UrlPlan:
     patience: float = PATIENCE
     signed: bool = False
     minimum_tls: str = OLDEST
+    proxies: Proxies | None = None
 
     def describe(self) -> str:
         return self.url or "kernel command line (no bedplate.plan= or bedplate.server=)"
@@ -107,7 +109,7 @@ class UrlPlan:
 
     def _session(self) -> requests.Session:
         session = requests.Session()
-        session.mount("https://", TlsAdapter(self.minimum_tls))
+        connect(session, self.minimum_tls, self.proxies)
         return session
 
     def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> _Answer:

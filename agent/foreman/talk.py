@@ -21,8 +21,9 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from agent import __version__
 from agent.find import PLAN_LIMIT
 from agent.foreman.address import shown
+from agent.proxy import DIRECT, Proxies
 from agent.report.text import plain
-from agent.report.tls import TlsAdapter
+from agent.report.tls import connect
 from agent.secret import Secret
 from agent.tls import OLDEST
 
@@ -72,6 +73,7 @@ class Talk:
     ca: Path | None = None
     minimum_tls: str = OLDEST
     patience: float = ANSWER_SECONDS
+    proxies: Proxies = DIRECT
 
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         """Ask for something; raise `SilenceError` if nobody answers."""
@@ -131,9 +133,9 @@ class Talk:
 
     def _session(self) -> requests.Session:
         session = requests.Session()
-        session.trust_env = False  # no proxy, no .netrc: this is the provisioning network
+        session.trust_env = False  # no proxy but the one that was named, no .netrc
         session.verify = str(self.ca) if self.ca else True
-        session.mount("https://", TlsAdapter(self.minimum_tls))
+        connect(session, self.minimum_tls, self.proxies)
         session.headers["User-Agent"] = f"bedplate/{__version__}"
         return session
 

@@ -17,6 +17,7 @@ import requests
 import tenacity
 
 from agent.errors import StepError
+from agent.proxy import DIRECT, Proxies
 from agent.report.buffer import PROGRESS_KEPT, EventBuffer
 from agent.report.event import Event, EventError, envelope_of
 from agent.report.post import ANSWER_SECONDS, Answer, Post, RefusedError, UnavailableError
@@ -43,8 +44,9 @@ class HttpSink:
     """Posts events to `url` in batches, from a thread of its own; calling it never blocks.
 
     `token` goes out as a bearer token; `ca` is a file of PEM certificates to trust instead of the
-    system's. While the receiver is down, at most `progress_kept` progress events are kept, the
-    newest; all others are. Raises `ValueError` unless `url` is http or https with a host.
+    system's; `proxies` say the way. While the receiver is down, at most `progress_kept` progress
+    events are kept, the newest; all others are. Raises `ValueError` unless `url` is http or https
+    with a host.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class HttpSink:
         token: Secret | None = None,
         ca: Path | None = None,
         minimum_tls: str = OLDEST,
+        proxies: Proxies = DIRECT,
         progress_kept: int = PROGRESS_KEPT,
     ) -> None:
-        self._post = Post(url, token=token, ca=ca, minimum_tls=minimum_tls)
+        self._post = Post(url, token=token, ca=ca, minimum_tls=minimum_tls, proxies=proxies)
         self._buffer = EventBuffer(progress_kept)
         self._closing = threading.Event()
         self._deadline = float("inf")

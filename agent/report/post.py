@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import requests
 
 from agent import __version__
+from agent.proxy import DIRECT, Proxies
 from agent.report.text import plain
-from agent.report.tls import TlsAdapter
+from agent.report.tls import connect
 from agent.secret import Secret
 from agent.tls import OLDEST
 
@@ -55,7 +56,13 @@ class Post:
     """Where and how to post: URL, token and trust. Knows nothing of retrying."""
 
     def __init__(
-        self, url: str, *, token: Secret | None, ca: Path | None, minimum_tls: str = OLDEST
+        self,
+        url: str,
+        *,
+        token: Secret | None,
+        ca: Path | None,
+        minimum_tls: str = OLDEST,
+        proxies: Proxies = DIRECT,
     ) -> None:
         parts = urlsplit(url)
         # `port` raises ValueError for what is not one.
@@ -65,7 +72,7 @@ class Post:
             )
         self._url = url
         self._token = token
-        self._minimum_tls = minimum_tls
+        self._minimum_tls, self._proxies = minimum_tls, proxies
         self._verify: bool | str = str(ca) if ca else True
         port = f":{parts.port}" if parts.port else ""
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -79,7 +86,7 @@ class Post:
         # environment would be asked for a host in the provisioning network.
         session.trust_env = False
         session.verify = self._verify
-        session.mount("https://", TlsAdapter(self._minimum_tls))
+        connect(session, self._minimum_tls, self._proxies)
         session.headers.update(
             {
                 "Content-Type": "application/x-ndjson",
