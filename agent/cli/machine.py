@@ -11,16 +11,18 @@ from agent import wiring
 from agent.adapters.plan_sources import signature_of
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
+from agent.cli.ask import manifest_of
 from agent.cli.fleet import preview_fleet
 from agent.cli.output import json_option, show_json
 from agent.cli.recorded import read_recorded
-from agent.cli.show import show_inventory, show_layout, show_order
+from agent.cli.show import show_inventory, show_order, show_preview
 from agent.errors import MachineError
 from agent.find import PLAN_LIMIT, Found
 from agent.layout.drawing import drawing
 from agent.layout.model import Layout
 from agent.layout.whole import Whole
 from agent.plan.parse import parse
+from agent.preview import preview as make_preview
 from agent.resolve import lay_out
 
 plan_argument = click.argument("plan", type=click.File("rb"))
@@ -46,7 +48,7 @@ def inventory(*, as_json: bool) -> None:
     "--inventory",
     "recorded",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Use a recorded machine (bedplate inventory --json) instead of this one.",
+    help="Use a recorded machine (bedplate inventory --json, or facts of Foreman) instead of this.",
 )
 @click.option(
     "--svg",
@@ -63,7 +65,14 @@ def inventory(*, as_json: bool) -> None:
     "--inventories",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="MACHINES",
-    help="Directory of recorded machines, for --fleet.",
+    help="Directory of recorded machines, for --fleet: of bedplate inventory --json, or the facts "
+    "of Foreman or Facter.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    envvar="BEDPLATE_OFFLINE",
+    help="Do not ask for the image's manifest; how much there is to fetch stays open.",
 )
 @json_option
 def preview(
@@ -73,13 +82,14 @@ def preview(
     fleet: Path | None,
     inventories: Path | None,
     *,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Show what PLAN would do to the disks of this machine, to the last byte; writes nothing.
 
-    Needs neither root nor a network: the image, Tang and the TPM are looked at by `check`. With
-    --fleet, plans that come out alike are shown once, and the exit status is 4 if one of them
-    cannot be carried out.
+    Needs neither root nor a network. Where the image's manifest answers, it says how much there is
+    to fetch; its payload, Tang and the TPM are looked at by `check`. With --fleet, plans that come
+    out alike are shown once, and the exit status is 4 if one of them cannot be carried out.
     """
     if fleet is not None and inventories is not None and plan is None:
         preview_fleet(fleet, inventories, as_json=as_json)
@@ -98,7 +108,8 @@ def preview(
     if svg is not None and isinstance(layout, Layout):
         svg.write(drawing(layout, wanted.hostname))
     if svg is None or svg.name != "-":
-        show_layout(layout, wanted, as_json=as_json)
+        image = "nobody was asked (--offline)" if offline else manifest_of(wanted)
+        show_preview(make_preview(wanted, machine, layout, image), as_json=as_json)
 
 
 @click.command()

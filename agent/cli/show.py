@@ -9,10 +9,8 @@ import click
 from agent.cli.output import show_json
 from agent.inventory.model import Disk, Inventory
 from agent.layout.extents import gib
-from agent.layout.model import Layout
-from agent.layout.picture import losses, plain, tree
-from agent.layout.whole import Whole
-from agent.plan.model import Plan
+from agent.layout.picture import losses
+from agent.preview import Preview, of_steps
 from agent.resolve import Order
 
 
@@ -43,29 +41,18 @@ def _show_disk(disk: Disk) -> None:
         click.echo(f"            in use: {use}")
 
 
-def show_layout(layout: Layout | Whole, plan: Plan, *, as_json: bool) -> None:
+def show_preview(preview: Preview, *, as_json: bool) -> None:
     if as_json:
-        show_json({"plan": str(plan.id), "hostname": plan.hostname, "layout": plain(layout)})
+        show_json(preview.plain())
         return
-    click.echo(f"plan {plan.id} for {plan.hostname}")
-    for line in tree(layout):
+    for line in preview.lines(datetime.now(UTC)):
         click.echo(line)
-    if plan.encryption is not None:
-        click.echo(f"unlock: {plan.encryption.unlock}")
-    for laid in layout.every_disk:
-        for line in losses(laid.disk, datetime.now(UTC)):
-            click.echo(f"LOST: {line}")
-    for deviation in layout.deviations:
-        click.echo(deviation)
 
 
 def show_order(order: Order, *, as_json: bool) -> None:
+    shown = of_steps(order.plan, order.inventory, order.layout, order.manifest, order.steps)
     if as_json:
-        steps = [{"name": step.name, "title": step.describe()} for step in order.steps]
-        show_json({**order.summary(), "layout": plain(order.layout), "steps": steps})
+        show_json({**order.summary(), **shown.plain()})
         return
-    show_layout(order.layout, order.plan, as_json=False)
-    click.echo(f"image {order.manifest.name}  {gib(order.manifest.payload.size)} to fetch")
-    for number, step in enumerate(order.steps, start=1):
-        click.echo(f"{number:>3}. {step.describe()}")
+    show_preview(shown, as_json=False)
     click.echo("nothing stands in the way")

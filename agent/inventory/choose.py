@@ -139,8 +139,20 @@ def _unmet(disk: Disk, where: Where) -> Iterator[str]:
 
 def _is_named(disk: Disk, where: Where) -> bool:
     """Tell whether the plan speaks of this very disk; a pattern speaks of any."""
-    paths = (disk.path, *disk.by_id, *disk.by_path)
-    return disk.serial in where.serial or disk.wwn in where.wwn or bool({*paths} & {*where.path})
+    return bool(named_by(disk, where))
+
+
+def named_by(disk: Disk, where: Where) -> str:
+    """Return by what the plan speaks of this very disk: `serial SN1`; nothing if it does not."""
+    paths = sorted({disk.path, *disk.by_id, *disk.by_path} & {*where.path})
+    for kind, named in (
+        ("serial", disk.serial if disk.serial in where.serial else None),
+        ("wwn", disk.wwn if disk.wwn in where.wwn else None),
+        ("path", paths[0] if paths else None),
+    ):
+        if named:
+            return f"{kind} {named}"
+    return ""
 
 
 def _has_path(disk: Disk, patterns: Sequence[str]) -> bool:

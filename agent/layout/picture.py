@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from agent.inventory.content import described
 from agent.inventory.model import Disk
 from agent.layout import whole
-from agent.layout.extents import gib, unused
+from agent.layout.extents import MIB, gib, unused
 from agent.layout.model import (
     Array,
     DiskLayout,
@@ -55,7 +55,7 @@ def _disk(laid: DiskLayout) -> Iterator[str]:
     for last, partition in _marked(laid.partitions):
         yield (
             f" {'└' if last else '├'}─ {partition.number} {partition.role.value:<5}"
-            f"{gib(partition.size):>11}  at {gib(partition.start)}  {partition.partuuid}"
+            f"{_both(partition.size)}  at {partition.start // MIB} MiB  {partition.partuuid}"
         )
     if over := unused(laid):
         yield f"    (unused){gib(over):>10}  more than the smallest of these disks has"
@@ -90,11 +90,11 @@ def _stack(luks: Luks | None, group: VolumeGroup) -> Iterator[str]:
     for last, volume in _marked(group.volumes):
         filesystem = volume.filesystem
         yield (
-            f" {'└' if last else '├'}─ {volume.name:<14}{gib(volume.size):>11}  "
+            f" {'└' if last else '├'}─ {volume.name:<14}{_both(volume.size)}  "
             f"{filesystem.kind:<5} {filesystem.mount:<15} {','.join(filesystem.options)}"
         )
     if group.free:
-        yield f"    {'(free)':<14}{gib(group.free):>11}"
+        yield f"    {'(free)':<14}{_both(group.free)}"
 
 
 def losses(disk: Disk, now: datetime | None = None) -> Iterator[str]:
@@ -198,6 +198,11 @@ def _plain_filesystem(filesystem: FileSystem) -> dict[str, Any]:
         "uuid": filesystem.uuid,
         "options": list(filesystem.options),
     }
+
+
+def _both(size: int) -> str:
+    """Return a size to be read and the exact one: whatever is laid out is whole MiB."""
+    return f"{gib(size):>11} {size // MIB:>9} MiB"
 
 
 def _marked(items: Sequence[T]) -> Iterator[tuple[bool, T]]:

@@ -20,11 +20,12 @@ class MirrorDisks:
         for array in self.arrays:
             told = f"{array.name} ({gib(array.size)}, metadata {array.metadata})"
             alike.setdefault((array.level, len(array.members)), []).append(told)
-        verb = {"raid1": "Mirror", "raid10": "Stripe and mirror"}
-        return "; ".join(
+        verb = {"raid1": "mirror", "raid10": "stripe and mirror"}
+        line = "; ".join(
             f"{verb[level]} {', '.join(told)} over {count} disks"
             for (level, count), told in alike.items()
         )
+        return line[:1].upper() + line[1:]
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         syncing: list[str] = []

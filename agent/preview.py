@@ -1,0 +1,201 @@
+"""Everything that a plan would do to a machine, told before anything moves.
+
+Pure: what is not known here, such as an image that could not be asked for, is said and not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from agent.inventory.model import Inventory
+from agent.inventory.why import Verdict, verdicts
+from agent.layout.extents import gib
+from agent.layout.model import Layout
+from agent.layout.picture import losses, plain, tree
+from agent.layout.whole import Whole
+from agent.machine import Advertisement
+from agent.payload.contents import Tree
+from agent.payload.described import Described
+from agent.payload.fetch import Source
+from agent.payload.manifest import Os, Payload
+from agent.plan.in_words import unlock_in_words
+from agent.plan.model import Plan
+from agent.sequence import Decided, sequence
+from agent.steps.base import Step
+from agent.steps.clear_disks import ClearDisks
+from agent.steps.mirror_disks import MirrorDisks
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One plan on one machine. `image` is what was found, or why it was not.
+
+    `steps` are names and sentences, in the order in which they would be done.
+    """
+
+    plan: Plan
+    machine: Inventory
+    layout: Layout | Whole
+    image: Described | str
+    steps: tuple[tuple[str, str], ...]
+
+    @property
+    def chosen(self) -> tuple[Verdict, ...]:
+        """Why each disk is taken or not; those that are come first."""
+        laid = self.layout
+        data = [one.disks for one in laid.data] if isinstance(laid, Layout) else []
+        disks = [[each.disk for each in group] for group in (laid.disks, *data)]
+        return tuple(verdicts(self.plan, self.machine, disks[0], disks[1:]))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the image comes from: addresses of manifests, or a container's."""
+        image = self.plan.image
+        return tuple(image.manifest) if image.oci is None else (str(image.oci),)
+
+    def lines(self, now: datetime | None = None) -> Iterator[str]:
+        """Yield the preview for people; `now` is what the age of a loss is counted to."""
+        yield f"plan {self.plan.id} for {self.plan.hostname}"
+        yield f"machine {self.machine.name}"
+        for verdict in self.chosen:
+            use = "the system" if verdict.use == "system" else verdict.use
+            taken = f"takes {verdict.disk} for {use}" if use else f"leaves {verdict.disk} alone"
+            yield f"{taken}: {'; '.join(verdict.why)}"
+        yield from tree(self.layout)
+        if self.plan.encryption is not None:
+            yield f"unlock: {self.plan.encryption.unlock}"
+            yield from (f"  {words}" for words in unlock_in_words(self.plan.encryption))
+        elif isinstance(self.layout, Layout):
+            yield "unlock: nothing, the disks are not encrypted"
+        lost = [line for laid in self.layout.every_disk for line in losses(laid.disk, now)]
+        yield from (f"LOST: {line}" for line in lost)
+        if not lost:
+            yield "nothing is lost: the disks are blank"
+        yield from self._image()
+        for number, (_, title) in enumerate(self.steps, start=1):
+            yield f"{number:>3}. {title}"
+        yield from self.layout.deviations
+        for one in self.plan.storage.preset.unmet:
+            yield f"left open by {self.plan.storage.preset.name}: {', '.join(one.rules)}: {one.why}"
+        yield f"then: {self.plan.finish}"
+
+    def _image(self) -> Iterator[str]:
+        if isinstance(self.image, str):
+            yield f"image: how much there is to fetch is not known: {self.image}"
+        else:
+            image = self.image
+            fetched = f"{gib(image.payload.size)} to fetch, {gib(image.size)} unpacked"
+            yield f"image {image.name}  {fetched}"
+        for number, url in enumerate(self.sources):
+            yield f"  {'mirror' if number else 'from'} {url}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the preview as JSON-able data; sizes are bytes, what is not known is null."""
+        image = None if isinstance(self.image, str) else self.image
+        encryption = self.plan.encryption
+        return {
+            "plan": str(self.plan.id),
+            "hostname": self.plan.hostname,
+            "machine": self.machine.name,
+            "chosen": [
+                {
+                    "path": verdict.disk.path,
+                    "serial": verdict.disk.serial,
+                    "size": verdict.disk.size,
+                    "use": verdict.use,
+                    "why": list(verdict.why),
+                }
+                for verdict in self.chosen
+            ],
+            "layout": plain(self.layout),
+            "lost": [line for laid in self.layout.every_disk for line in losses(laid.disk)],
+            "unlock": None
+            if encryption is None
+            else {
+                "policy": str(encryption.unlock),
+                "words": list(unlock_in_words(encryption)),
+            },
+            "sources": list(self.sources),
+            "fetch": {
+                "image": image and image.name,
+                "bytes": image and image.payload.size,
+                "unpacked": image and image.size,
+                "unknown": self.image if image is None else None,
+            },
+            "steps": [{"name": name, "title": title} for name, title in self.steps],
+            "deviations": list(self.layout.deviations),
+            "left_open": [
+                {"rules": list(one.rules), "why": one.why} for one in self.plan.storage.preset.unmet
+            ],
+            "finish": self.plan.finish,
+        }
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Stands where an image would whose manifest was not read: it has a name and nothing else."""
+
+    name: str
+    kind: Literal["tree", "disk"] = "tree"
+    os: Os | None = None
+    size: int = 0
+    sha256: str = ""
+    payload: Payload = field(default_factory=lambda: Payload(urls=("unread",), size=0))
+    tree: Tree | None = None
+
+
+def preview(
+    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described | str
+) -> Preview:
+    """Return the preview of a layout; `image` is its manifest, or why that was not read."""
+    steps = tuple((step.name, step.describe()) for step in _steps(plan, machine, layout, image))
+    if isinstance(image, str):
+        told = f"Write the image of {(*plan.image.manifest, plan.image.oci)[0]}"
+        steps = tuple((name, told if name == "write-image" else title) for name, title in steps)
+    if isinstance(layout, Whole):
+        steps += (
+            ("flash-image", f"Write the image to {layout.device} and read it back"),
+            ("enter-image", f"Make a boot entry for {layout.device}, where the image has an ESP"),
+            ("close-target", "Close the disks"),
+        )
+    if plan.disks.secure_erase is not None:
+        way = plan.disks.secure_erase
+        erase = "by the first way that it has" if way == "auto" else f"by {way}"
+        steps = (("secure-erase", f"Have each disk forget everything, {erase}"), *steps)
+    return Preview(plan, machine, layout, image, steps)
+
+
+def of_steps(
+    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described, steps: Sequence[Step]
+) -> Preview:
+    """Return the preview of an order that was decided, with its own steps."""
+    told = tuple((step.name, step.describe()) for step in steps)
+    return Preview(plan, machine, layout, image, told)
+
+
+def _steps(
+    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described | str
+) -> Iterator[Step]:
+    if isinstance(layout, Whole):
+        yield ClearDisks(tuple(laid.disk for laid in layout.disks))
+        if layout.arrays:
+            yield MirrorDisks(layout.arrays)
+        return
+    # What only describes itself needs neither keys of servers nor a payload.
+    servers = plan.encryption.tang if plan.encryption else ()
+    yield from sequence(
+        Decided(
+            plan=plan,
+            inventory=machine,
+            manifest=Unread(image) if isinstance(image, str) else image,
+            source=Source("", "", "", (), frozenset()),
+            layout=layout,
+            advertisements=tuple(Advertisement(one.url, "", "{}") for one in servers),
+            now=datetime(1970, 1, 1, tzinfo=UTC),
+            root=Path("/run/bedplate/target"),
+        )
+    )
