@@ -85,10 +85,15 @@ class Board:
         """Return the whole fleet for JSON. Blocks."""
         entries = self.entries()
         return {
-            "now": round(self._clock(), 3),
+            "now": self.now,
             "totals": totals(entries),
             "machines": [each.document() for each in entries],
         }
+
+    @property
+    def now(self) -> float:
+        """The time of the rows' times, in Unix seconds."""
+        return round(self._clock(), 3)
 
     @property
     def viewers(self) -> int:
@@ -161,7 +166,7 @@ class Board:
         return {"machines": [each.document() for each in self._shown.values()]}
 
     def _event(self, name: str, content: dict[str, Any]) -> bytes:
-        told = {"now": round(self._clock(), 3), **content}
+        told = {"now": self.now, **content}
         text = json.dumps(told, ensure_ascii=True, separators=(",", ":"))
         return (
             f"id: {self._changes.epoch}-{self._number}\nevent: {name}\ndata: {text}\n\n"

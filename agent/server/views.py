@@ -84,7 +84,7 @@ def _found(board: Board, plan: str) -> dict[str, Any] | None:
     entry = board.entry(plan)
     if entry is None:
         return None
-    return {**entry.document(), **detail(board.fleet.lines(plan) or ())}
+    return {"now": board.now, **entry.document(), **detail(board.fleet.lines(plan) or ())}
 
 
 async def _stream(board: Board, request: Request) -> EventStream:
