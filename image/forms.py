@@ -114,7 +114,7 @@ def make(root: Path, workshop: Path, target: Path, *, force: bool) -> None:
     recorded.unlink(missing_ok=True)
     with timed(f"{target.name}: writing {ISO} and {RAW}"):
         try:
-            _write(root, workshop, target, loaders, stamp)
+            write(root, workshop / "forms", target, loaders, stamp)
         except CommandError as error:
             raise BuildError(str(error)) from None
     _list(root, target)
@@ -158,15 +158,15 @@ def grub_configuration(root: Path) -> str:
     return re.sub("@[A-Z]+@", lambda match: words[match[0]], _GRUB)
 
 
-def _write(
-    root: Path, workshop: Path, target: Path, loaders: Mapping[str, Path], stamp: str
-) -> None:
-    """Make both in the workshop, then move them to their place."""
+def write(root: Path, place: Path, target: Path, loaders: Mapping[str, Path], content: str) -> None:
+    """Make both in `place`, which vanishes, then move them to `target`; without loaders of the UKI.
+
+    `content` stands for everything that goes in: every id is derived from it.
+    """
     tools = Tools(command.run, int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH)))
-    place = workshop / "forms"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    guid = uuid5(_NAMESPACE, stamp)
+    guid = uuid5(_NAMESPACE, content)
     read_me, grub = place / "README.txt", place / "grub.cfg"
     read_me.write_text(_READ_ME)
     grub.write_text(grub_configuration(root))
@@ -208,13 +208,22 @@ def _sign_uki(uki: Path, keys: Path) -> None:
         _apt("update")
         _apt("install", "--yes", "--no-install-recommends", "sbsigntool")
     certificate = keys / "db.crt"
-    check = ["sbverify", "--cert", certificate, uki]
+    check: list[str | Path] = ["sbverify", "--cert", certificate, uki]
     if subprocess.run(check, capture_output=True, check=False).returncode == 0:
         return
     partial = uki.with_suffix(".signing")
     shutil.copyfile(uki, partial)
     subprocess.run(["sbattach", "--remove", partial], capture_output=True, check=False)
-    sign = ["sbsign", "--key", keys / "db.key", "--cert", certificate, "--output", partial, partial]
+    sign: list[str | Path] = [
+        "sbsign",
+        "--key",
+        keys / "db.key",
+        "--cert",
+        certificate,
+        "--output",
+        partial,
+        partial,
+    ]
     done = subprocess.run(sign, capture_output=True, text=True, check=False)
     if done.returncode:
         partial.unlink()
@@ -236,7 +245,16 @@ def _list(root: Path, target: Path) -> None:
     listed.write_text(text)
     signature.unlink(missing_ok=True)
     if key.exists():
-        argv = ["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", listed]
+        argv: list[str | Path] = [
+            "openssl",
+            "pkeyutl",
+            "-sign",
+            "-rawin",
+            "-inkey",
+            key,
+            "-in",
+            listed,
+        ]
         done = subprocess.run([*argv, "-out", signature], capture_output=True, check=False)
         if done.returncode:
             raise BuildError(f"openssl: {listed} was not signed: {done.stderr.decode().strip()}")

@@ -17,11 +17,13 @@ from agent.cli.discover import discover
 from agent.cli.fleet import plan_commands
 from agent.cli.image import image_commands
 from agent.cli.images import images_commands
+from agent.cli.keys import keys_commands
 from agent.cli.machine import machine_commands
 from agent.cli.media import media_commands
 from agent.cli.preset import preset_commands
 from agent.cli.redfish import redfish_commands
 from agent.cli.server import server_commands
+from agent.cli.watch import watch_commands
 from agent.errors import AgentError, MachineError, PlanError
 
 EPILOG = """\b
@@ -86,7 +88,9 @@ COMMANDS = (
     *images_commands,
     *server_commands,
     *media_commands,
+    *keys_commands,
     *redfish_commands,
+    *watch_commands,
 )
 for command in COMMANDS:
     main.add_command(command)

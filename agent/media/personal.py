@@ -42,6 +42,7 @@ def personalize(
             loader = {LOADER_OPTIONS: script} if options else {}
             if _is_iso(source):
                 iso.extend(source, partial, {**files, **loader}, _table(source).guid, tools)
+                _trim(partial)
             else:
                 _extend_disk(source, partial, files, loader, Path(scratch), tools)
         partial.replace(target)
@@ -78,6 +79,12 @@ def _extend_disk(
     made = Volume(target, at, tools)
     made.format(size, LABEL, uuid5(table.guid, "volume").time_low)
     made.add(wanted)
+
+
+def _trim(iso_image: Path) -> None:
+    """End the image behind its backup table: xorriso writes in units of 64 KiB."""
+    table = _table(iso_image)
+    os.truncate(iso_image, table.alternate + table.sector)
 
 
 def _is_iso(path: Path) -> bool:

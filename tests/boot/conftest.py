@@ -1,0 +1,41 @@
+"""A lab for booting: machines without a server, a Tang or a network that helps them.
+
+`make boot` runs these; `make test` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qemu.lab import Lab
+from qemu.live import LiveImage
+from qemu.program import repository
+from tests.boot.media import formed
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.machine)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    with Lab.fresh(repository() / "build/lab/boot") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def rig() -> LiveImage:
+    """The variant for virtual machines: quick, and without any USB driver."""
+    return formed("rig")
+
+
+@pytest.fixture(scope="session")
+def full() -> LiveImage:
+    """The variant for real servers, which knows USB."""
+    return formed("full")
