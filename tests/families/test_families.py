@@ -36,6 +36,9 @@ KNOWN = (
 )
 
 
+FEATURES = "dumpe2fs -h $(findmnt -no SOURCE /boot) 2>/dev/null | grep features; xfs_info /"
+
+
 @dataclass(frozen=True)
 class Esps:
     """Path -> digest of every file that must be equal, on the ESP of each disk."""
@@ -71,6 +74,8 @@ class Lived:
     """The version whose package was installed, from the package itself."""
     after: Esps
     second: Facts
+    features: str
+    """Of /boot, which is ext4, and of /, which is xfs."""
     running: tuple[str, str]
     """What `uname -r` said at the first and at the second start."""
 
@@ -87,7 +92,7 @@ def machine(site: Site, request: pytest.FixtureRequest) -> Lived:
     with site.lab.booted(hardware.machine(f"{name}-first-boot"), until=up) as vm:
         settled(vm)
         first, firmware, before = facts(vm), vm.ssh.run("efibootmgr").stdout, Esps.of(vm)
-        came_with = release(vm)
+        came_with, features = release(vm), vm.ssh.run(FEATURES, timeout=120).stdout
         vm.ssh.put(package, "/var/tmp/kernel.deb")
         done = vm.ssh.run("dpkg --install /var/tmp/kernel.deb 2>&1", timeout=UPDATE)
         (repository() / "build/vm" / f"{name}-first-boot" / "dpkg.log").write_text(done.stdout)
@@ -100,7 +105,9 @@ def machine(site: Site, request: pytest.FixtureRequest) -> Lived:
     asked = ["dpkg-deb", "--field", str(package), "Package"]
     called = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
     kernel = called.removeprefix("linux-image-")
-    return Lived(family, hardware, first, firmware, before, kernel, after, second, running)
+    return Lived(
+        family, hardware, first, firmware, before, kernel, after, second, features, running
+    )
 
 
 def release(vm: Vm) -> str:
@@ -151,6 +158,13 @@ def test_the_packages_hooks_brought_the_new_kernel_to_both_disks(machine: Lived)
 def test_the_new_kernel_is_the_default_and_unlocks_by_itself(machine: Lived) -> None:
     before, after = machine.running
     assert after == machine.kernel != before
+
+
+def test_its_file_systems_can_be_read_by_older_systems(machine: Lived) -> None:
+    """GRUB before 2.12, e2fsck before 1.47 and Linux before 5.19 do not know these features."""
+    assert "has_journal" in machine.features
+    assert not {"orphan_file", "metadata_csum_seed"} & set(machine.features.split())
+    assert "nrext64=0" in machine.features
 
 
 def test_it_boots_with_the_first_disk_removed(site: Site, machine: Lived) -> None:

@@ -157,6 +157,15 @@ class ChosenFat(_LabelledAtOnce, FATFS):  # type: ignore[misc]
     pass
 
 
+OLDER_READERS = {
+    # e2fsck before 1.47 refuses the one (RHEL 9, SLES 15, Ubuntu 22.04), GRUB before 2.12 the other.
+    "ext4": "-O ^orphan_file,^metadata_csum_seed",
+    # Linux before 5.19 does not mount it (xfs(5), nrext64).
+    "xfs": "-i nrext64=0",
+}
+"""Features that the live system's mkfs would switch on and installed systems cannot read."""
+
+
 def new_filesystem(filesystem: FileSystem) -> Any:
     """Return blivet's format for a file system with the UUID and label of the layout."""
     chosen = {
@@ -165,8 +174,9 @@ def new_filesystem(filesystem: FileSystem) -> Any:
     if filesystem.kind == "vfat":
         # FAT32 whatever the size: firmware need not read FAT16 on a fixed disk (UEFI 2.10 §13.3.1).
         return ChosenFat(create_options="-F 32", **chosen)
+    kind = {"xfs": ChosenXfs, "ext4": ChosenExt4}[filesystem.kind]
     # The disks were discarded as a whole; once more for each volume only costs time.
-    return {"xfs": ChosenXfs, "ext4": ChosenExt4}[filesystem.kind](nodiscard=True, **chosen)
+    return kind(nodiscard=True, create_options=OLDER_READERS[filesystem.kind], **chosen)
 
 
 def array_member(path: str) -> Any:
