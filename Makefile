@@ -42,7 +42,9 @@ machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
 
 families: venv deps live  ## Real machines of other families of targets; not part of test
+	image/build sample --family packages
 	image/build sample --family grub
+	image/build sample --family grub --suite bookworm
 	$(PYTEST) tests/families
 
 boot: venv deps keys sample  ## Every way to boot the live image; not part of test
