@@ -61,13 +61,13 @@ class Standing:
 
     def _about_the_run(self, event: Event) -> None:
         if event.is_last:
-            self.ended, self.took = event.time, number(event.evidence.get("seconds"))
+            self.ended, self.took = event.time, _seconds(event)
         elif event.state is State.STARTED:
             # From here on the disks are written: what they had proven is gone.
             self._proven_nothing()
 
     def _learn(self, event: Event) -> None:
-        seconds = number(event.evidence.get("seconds"))
+        seconds = _seconds(event)
         if seconds is not None and len(self.seconds) < STEPS_KEPT:
             self.seconds = {**self.seconds, event.step: seconds}
         match event.step:
@@ -91,6 +91,11 @@ class Standing:
 def number(value: object) -> float | None:
     """Return a JSON number as a float; None for anything else, `true` too."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _seconds(event: Event) -> float | None:
+    seconds = number(event.evidence.get("seconds"))
+    return None if seconds is None else max(0.0, seconds)
 
 
 def _whole(mirrors: Json) -> Iterator[bool]:

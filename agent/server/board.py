@@ -105,7 +105,7 @@ class Board:
         async with self._looking():
             seen = self._number_of(last)
             while True:
-                number, pieces = await asyncio.to_thread(self._after, seen)
+                number, pieces = await asyncio.to_thread(self.after, seen)
                 for piece in pieces:
                     yield piece
                 seen = number
@@ -117,7 +117,7 @@ class Board:
         self._viewers += 1
         try:
             if self._pump is None or self._pump.done():
-                await asyncio.to_thread(self._advance)
+                await asyncio.to_thread(self.advance)
                 if self._pump is None or self._pump.done():
                     self._pump = asyncio.create_task(self._run(), name="fleet frames")
             yield
@@ -130,7 +130,7 @@ class Board:
     async def _run(self) -> None:
         while True:
             await self._changes.wait(self._version, timeout=SWEEP)
-            await asyncio.to_thread(self._advance)
+            await asyncio.to_thread(self.advance)
             news, self._news = self._news, asyncio.Event()
             news.set()
             await asyncio.sleep(self._tick)
@@ -152,7 +152,7 @@ class Board:
         plausible = number.isascii() and number.isdigit() and len(number) < 16
         return int(number) if epoch == self._changes.epoch and plausible else -1
 
-    def _after(self, seen: int) -> tuple[int, list[bytes]]:
+    def after(self, seen: int) -> tuple[int, list[bytes]]:
         """Return the latest number and what to send to a viewer who has had `seen`."""
         with self._lock:
             oldest = self._frames[0][0] if self._frames else self._number + 1
@@ -172,7 +172,7 @@ class Board:
             f"id: {self._changes.epoch}-{self._number}\nevent: {name}\ndata: {text}\n\n"
         ).encode()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
         """Render what changed into the next frame, if anything did."""
         with self._lock:
             before = dict(self._shown)

@@ -180,7 +180,9 @@ def _left(steps: Checklist, standing: Standing, durations: Durations) -> Left | 
     if not steps.expected:
         # Looking and checking: what will follow is not announced yet, but others have done it.
         beyond = durations.beyond(line.name for line in lines)
-        return Left(seconds + beyond, "run") if beyond else None
+        if beyond:
+            return Left(seconds + beyond, "run")
+        return Left(now, "step") if steps.current else None
     return Left(seconds, "run")
 
 
@@ -218,7 +220,7 @@ def _began(standing: Standing, heard: float, ended: float | None) -> float | Non
     long = standing.took if ended is not None else None
     if long is None:
         long = max(0.0, standing.latest - standing.began)
-    return round((heard if ended is None else ended) - long, 3)
+    return (heard if ended is None else ended) - long
 
 
 def _one_line(text: str) -> str:
