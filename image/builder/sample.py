@@ -78,7 +78,7 @@ def build(
     )
     files = {NAME: results / f"{name}.tar.zst"}
     if update is not None:
-        files[UPDATE] = shutil.copy(archive.download(update), results / UPDATE)
+        files[UPDATE] = Path(shutil.copy(archive.download(update), results / UPDATE))
     outputs.publish(
         target,
         files,

@@ -1,12 +1,15 @@
 """The build program of the images: whose packages it takes, whose keys, when it builds again."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from image.builder import outputs, stage
-from image.builder.apt import Source, read_sources, sources_for
+from image.builder.apt import Archive, Source, read_sources, sources_for
 from image.builder.report import BuildError
+from image.builder.sample import kernels
 
 MAIN = Source("http://mirror.example/debian", "")
 UPDATES = Source("http://mirror.example/debian", "-updates")
@@ -144,3 +147,49 @@ def test_outputs_are_current_until_one_is_missing_or_the_stamp_differs(tmp_path:
     assert not outputs.is_current(target, names, "other stamp")
     (target / "vmlinuz").unlink()
     assert not outputs.is_current(target, names, "stamp")
+
+
+@dataclass(frozen=True)
+class Offering(Archive):
+    """An archive that offers these packages."""
+
+    offered: tuple[str, ...]
+
+    def update(self) -> None:
+        pass
+
+    def names(self, pattern: str) -> list[str]:
+        return [name for name in self.offered if re.search(pattern, name)]
+
+
+def offering(*names: str) -> Offering:
+    return Offering(Path("/nowhere"), Path("/nowhere"), names)
+
+
+@pytest.mark.parametrize(
+    ("versions", "installed", "update"),
+    [
+        (["6.1.0-9", "6.1.0-41", "6.1.0-40"], "6.1.0-40", "6.1.0-41"),
+        (
+            ["6.12.115+deb13.1", "6.12.116+deb13", "6.12.115+deb13", "6.12.9+deb13"],
+            "6.12.115+deb13.1",
+            "6.12.116+deb13",
+        ),
+        (["7.0.1+deb14"], "7.0.1+deb14", None),
+    ],
+)
+def test_a_sample_comes_with_the_last_kernel_but_one(
+    versions: list[str], installed: str, update: str | None
+) -> None:
+    archive = offering(
+        *(f"linux-image-{version}-cloud-amd64" for version in versions),
+        "linux-image-cloud-amd64",
+        "linux-image-99.0-cloud-amd64-unsigned",
+    )
+    wanted = (f"linux-image-{v}-cloud-amd64" if v else None for v in (installed, update))
+    assert kernels(archive) == tuple(wanted)
+
+
+def test_an_archive_without_a_kernel_is_a_named_failure() -> None:
+    with pytest.raises(BuildError, match="no package matches"):
+        kernels(offering("linux-image-cloud-amd64"))
