@@ -120,7 +120,11 @@ class Database:
         try:
             self._create()
         except SQLAlchemyError as error:
+            engine.dispose()
             raise MachineError([Problem(name, reason(error))]) from error
+        except MachineError:
+            engine.dispose()
+            raise
 
     @classmethod
     def sqlite(cls, path: Path) -> Database:

@@ -162,7 +162,7 @@ def test_a_viewer_who_goes_away_is_forgotten(memory: Memory) -> None:
 def test_a_reader_who_does_not_read_holds_nobody_up_and_ends_at_the_latest(memory: Memory) -> None:
     for number in range(60):
         memory.plan(f"many-{number}", "x" * 400)
-    board = board_of(memory, tick=0.001)
+    board = board_of(memory, tick=0.05)
     with served(app_of(board)) as url:
         parts = urlsplit(url)
         with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as stuck:
