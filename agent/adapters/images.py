@@ -20,8 +20,10 @@ from agent.payload.direct import Target
 from agent.payload.disk import Flashed, FlashOptions, Verify, flash
 from agent.payload.fetch import Source, get_manifest, probe
 from agent.payload.head import head
+from agent.payload.lent import Buffers
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access, FetchOptions
+from agent.payload.pieces import Pieces
 from agent.payload.shards import Cuts
 from agent.payload.sign import PublicKey
 from agent.payload.stamp import Stamp
@@ -92,10 +94,22 @@ class HttpImages:
                 extract(pieces, root, command.feeding, size=image.size, progress=progress)
             return Tally(dict(zip(source.payload_urls, image.sizes, strict=True)))
         assert isinstance(image, Manifest)
-        tally = Tally()
-        with closing(stream(image, source, self.options(source.access), tally)) as chunks:
-            cuts = Cuts.of(image)
-            extract(chunks, root, command.feeding, size=image.size, progress=progress, cuts=cuts)
+        tally, buffers, options = Tally(), Buffers(), self.options(source.access)
+
+        def read(numbers: range) -> Iterator[bytes]:
+            with Pieces(image, source, options) as pieces:
+                yield from map(pieces.get, numbers)
+
+        with closing(stream(image, source, options, tally, buffers)) as chunks:
+            extract(
+                chunks,
+                root,
+                command.feeding,
+                size=image.size,
+                progress=progress,
+                cuts=Cuts.of(image, read),
+                back=buffers.back,
+            )
         return tally
 
     def head(self, image: Manifest, source: Source) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from agent.payload.tar import Attribute
 
 DEPTH = 3
 """Levels of directories whose content is counted."""
@@ -50,7 +52,9 @@ class Tree(Part):
     each was found. `links` are pairs of directories (`DEPTH` levels down) that share a hard-linked
     file and so must lie on one volume. `tail` is the number of the first chunk that holds the hard
     links and then the directories; all else lies before it and may be unpacked in any order. It is
-    None where the order of the members matters.
+    None where the order of the members matters. `attributes` are those that some member has; None
+    says nothing. `parents` says that each directory that something lies in has a member in the
+    tail.
     """
 
     members: Size
@@ -60,6 +64,8 @@ class Tree(Part):
     architecture: Text | None = None
     links: tuple[tuple[TreePath, TreePath], ...] = ()
     tail: Size | None = None
+    attributes: tuple[Attribute, ...] | None = None
+    parents: Literal[True] | None = None
 
     def needs(self, mounts: Sequence[str]) -> dict[str, Need]:
         """Return what each volume must hold when these are the mount points, `/` among them.

@@ -50,6 +50,11 @@ class Order:
             if target not in self._others:
                 self._awaited.add(target)
 
+    @property
+    def parents(self) -> bool:
+        """Whether each directory that something lies in has a member, but for the root."""
+        return not any(self._missing.values())
+
     def close(self) -> None:
         """Say that there are no more members."""
         for missing in self._missing.values():

@@ -77,8 +77,7 @@ def _packed(archive: Iterator[Content], image: Image, where: str, options: PackO
 def _finished(image: Image, frames: Frames, rewriting: Rewriting) -> Packed:
     survey = rewriting.survey
     newest = datetime.fromtimestamp(max(0, survey.newest), UTC)
-    tree = survey.tree().model_copy(update={"tail": rewriting.tail})
-    packed = image.finish(frames, created=newest, os=survey.os(), tree=tree)
+    packed = image.finish(frames, created=newest, os=survey.os(), tree=rewriting.tree)
     return replace(packed, dated=rewriting.dated)
 
 

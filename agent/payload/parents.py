@@ -22,6 +22,7 @@ MODE = 0o755
 REMEMBERED = 4096
 """Directories known to be there; so many, because memory is not to grow with the image."""
 _KEYS = (b"path", b"GNU.sparse.name", b"size")
+_FOLDER = b"5"
 _WITH_CONTENT = b"\x0007S"
 _SKIPPED, _PAX, _LONG = b"gKV", b"xX", b"L"
 _NO_END = 1 << 62
@@ -49,6 +50,32 @@ def with_parents(chunks: Iterable[bytes | memoryview], root: Path) -> Iterator[b
         for chunk in chunks:
             reader.feed(chunk)
             yield chunk
+    finally:
+        os.close(top)
+
+
+def make_directories(archive: Iterable[bytes | memoryview], root: Path) -> None:
+    """Make every directory that has a member in an archive.
+
+    Nothing but directories may lie below `root`, so no link can lead out of it.
+    """
+
+    def make(name: bytes) -> None:
+        path = name.lstrip(b"/")
+        if b".." in path.split(b"/"):
+            return
+        try:
+            os.mkdir(path, MODE, dir_fd=top)
+        except FileNotFoundError:  # it came before the one above it, or is the root itself
+            _make(top, path)
+        except (OSError, ValueError):  # it is there; else tar will say what it thinks of that
+            return
+
+    reader = Names(lambda name: None, make)
+    top = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for content in archive:
+            reader.feed(content)
     finally:
         os.close(top)
 
@@ -81,10 +108,17 @@ def _drop_inherited(directory: int) -> None:
 
 
 class Names:
-    """Calls `see` with the name of each member of a tar stream, when its header has been fed."""
+    """Calls `see` with the name of each member of a tar stream, when its header has been fed.
 
-    def __init__(self, see: Callable[[bytes], None]) -> None:
-        self._see = see
+    Calls `directory` too if it is one.
+    """
+
+    def __init__(
+        self,
+        see: Callable[[bytes], None],
+        directory: Callable[[bytes], None] = lambda name: None,
+    ) -> None:
+        self._see, self._directory = see, directory
         self._held = bytearray()
         self._want, self._skip = BLOCK, 0
         self._next: Callable[[bytes], None] = self._header
@@ -138,6 +172,8 @@ class Names:
         said, self._said = self._said, {}
         name = said.get(b"GNU.sparse.name") or said.get(b"path") or _name(block)
         self._see(name.rstrip(b"/"))
+        if kind == _FOLDER:
+            self._directory(name.rstrip(b"/"))
         if kind in _WITH_CONTENT:
             self._skip = _padded(int(said.get(b"size", size)))
         if kind == b"S" and block[482]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from agent.payload.contents import Tree
 from agent.payload.cuts import Cutter, digest64
 from agent.payload.frames import Content, Piece
 from agent.payload.held import HeldBack
@@ -79,6 +80,16 @@ class Rewriting:
     def dated(self) -> int:
         """Members with times that differ between equal builds."""
         return self._reader.dated
+
+    @property
+    def tree(self) -> Tree:
+        """What the archive holds and how it may be unpacked, once all of it has been yielded."""
+        found = {
+            "tail": self.tail,
+            "attributes": tuple(sorted(self._reader.attributes)),
+            "parents": True if self.tail is not None and self._order.parents else None,
+        }
+        return self.survey.tree().model_copy(update=found)
 
     def _see(self, member: Member) -> None:
         self.survey.see(member)

@@ -2,8 +2,8 @@
 
 Whoever makes the archive says where it may be taken apart (docs/image-format.md, `continues` and
 `tail`), so nothing here reads it. Each extractor is a program with a thread of its own that feeds
-it. The chunks are only lent to us, so pieces of them are copied: a fortieth of the CPU time that
-unpacking takes, and memory that depends on neither the image nor the size of its chunks.
+it. Chunks that are lent to us go to the extractors page by page and are given back when they have
+been read (see `agent.payload.lent`). Of others pieces are copied.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from agent.errors import ImageError
+from agent.payload.lent import Spliced
 from agent.payload.manifest import Manifest
+from agent.payload.tar import Attribute
 
 MOST = 4
 """Extractors at most: file systems and disks do not get faster by more."""
@@ -29,12 +31,20 @@ PIECE = 1 << 20
 WAITING = 3
 """Pieces that may wait for each extractor, so that a large file for one does not starve the rest.
 """
+HELD = 3
+"""Lent chunks that an extractor may hold: one that waits, one it is fed with, and what is in its
+pipe of the one before."""
 PATIENCE = 600.0
 """Seconds in which a program must read something; disks in trouble retry for minutes."""
 _LOOK = 0.2
+_DRAINS = 0.002
+"""Seconds after which it is looked again whether a pipe was read to its end, which no call tells.
+"""
 
 Open = Callable[[], AbstractContextManager[IO[bytes]]]
 Chunk = bytes | memoryview
+Back = Callable[[memoryview], None]
+"""Takes a chunk back that was lent."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +53,36 @@ class Cuts:
 
     `heads` says for each chunk before `tail` whether it begins with a member; the chunks from
     `tail` on must come last, and in order. `lanes` is how many extractors there may be.
+
+    `attributes` are those that some member has, None if that is not known. `ahead` reads the chunks
+    of the tail one more time, before the others; it is there if all directories are in them.
     """
 
     heads: tuple[bool, ...]
     tail: int
     lanes: int = field(default_factory=lambda: min(MOST, os.cpu_count() or 1))
+    attributes: frozenset[Attribute] | None = None
+    ahead: Callable[[], Iterable[Chunk]] | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Cuts | None:
-        """Return the cuts of a tree; None if the order of its members matters."""
-        tail = manifest.tree.tail if manifest.tree else None
-        if not tail:
+    def of(
+        cls, manifest: Manifest, read: Callable[[range], Iterable[Chunk]] | None = None
+    ) -> Cuts | None:
+        """Return the cuts of a tree; None if the order of its members matters.
+
+        `read` yields chunks by their numbers.
+        """
+        tree, count = manifest.tree, len(manifest.chunks)
+        if tree is None or not tree.tail:
             return None
-        return cls(tuple(not chunk.continues for chunk in manifest.chunks[:tail]), tail)
+        tail, known = tree.tail, tree.attributes
+        heads = tuple(not chunk.continues for chunk in manifest.chunks[:tail])
+        return cls(
+            heads,
+            tail,
+            attributes=None if known is None else frozenset(known),
+            ahead=(lambda: read(range(tail, count))) if read and tree.parents else None,
+        )
 
 
 class StoppedError(Exception):
@@ -67,11 +94,13 @@ def feed(
     content: Chunk,
     patience: float = PATIENCE,
     stopped: threading.Event | None = None,
+    put: Callable[[memoryview], int] | None = None,
 ) -> None:
     """Write all of `content` to the program behind `pipe`.
 
-    Raises `ImageError` when it reads nothing for `patience` seconds, `StoppedError` soon after
-    `stopped` is set, and `BrokenPipeError` when it has ended.
+    `put` is to be used instead of write(2). Raises `ImageError` when it reads nothing for
+    `patience` seconds, `StoppedError` soon after `stopped` is set, and `BrokenPipeError` when it
+    has ended.
     """
     descriptor = pipe.fileno()
     os.set_blocking(descriptor, False)
@@ -82,7 +111,7 @@ def feed(
         while done < len(view):
             try:
                 with view[done:] as left:
-                    done += os.write(descriptor, left)
+                    done += put(left) if put else os.write(descriptor, left)
                 until = time.monotonic() + patience
             except BlockingIOError:
                 poll.poll(1000 * min(_LOOK, patience))
@@ -96,15 +125,18 @@ class Shards:
     """Extractors, fed by `put`. A context: they end when it is left normally, and are killed else.
 
     `open` starts one, as soon as there is something for it, and yields its stdin. What it raises on
-    leaving is raised here, the first failure of all before any other, and stops the others.
+    leaving is raised here, the first failure of all before any other, and stops the others. Chunks
+    are lent if there is `back`, which takes each of them back from a thread of its own.
     """
 
-    def __init__(self, open: Open, lanes: int, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, open: Open, lanes: int, patience: float = PATIENCE, back: Back | None = None
+    ) -> None:
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._failure: BaseException | None = None
-        self._open, self._patience = open, patience
-        self._lanes = [_Lane() for _ in range(lanes)]
+        self._open, self._patience, self._back = open, patience, back
+        self._lanes = [_Lane(HELD if back else WAITING) for _ in range(lanes)]
         self._threads = [
             threading.Thread(target=self._guarded, args=(lane,), name=f"tar{number}")
             for number, lane in enumerate(self._lanes)
@@ -141,26 +173,40 @@ class Shards:
     def put(self, chunk: Chunk, *, head: bool) -> None:
         """Give a chunk to the extractor that is least behind, or the rest of a run to the same.
 
-        The chunk is free for other uses when this returns.
+        If it is not lent, the chunk is free for other uses when this returns.
         """
+        if self._back is not None and isinstance(chunk, memoryview):
+            try:
+                self._room(fresh=head)
+            except BaseException:
+                self._back(chunk)
+                raise
+            self._give(chunk)
+            return
         with memoryview(chunk) as view:
             for start in range(0, len(view), PIECE):
                 with view[start : start + PIECE] as piece:
-                    buffer = self._buffer(fresh=head and not start)
+                    self._room(fresh=head and not start)
+                    free = self._current.free
+                    buffer = free.pop() if free else bytearray(PIECE)
                     buffer[: len(piece)] = piece
-                    with self._changed:
-                        self._current.waiting.append((buffer, len(piece)))
-                        self._changed.notify_all()
+                    self._give(memoryview(buffer)[: len(piece)])
 
-    def _buffer(self, *, fresh: bool) -> bytearray:
-        """Wait for a buffer of the current lane, or of the lane with most of them."""
+    def _give(self, view: memoryview) -> None:
+        with self._changed:
+            self._current.waiting.append(view)
+            self._current.room -= 1
+            self._changed.notify_all()
+
+    def _room(self, *, fresh: bool) -> None:
+        """Wait for room in the current lane, or in the lane with most of it."""
         with self._changed:
             while True:
                 self._check()
                 if fresh:
-                    self._current = max(self._lanes, key=lambda lane: len(lane.free))
-                if self._current.free:
-                    return self._current.free.pop()
+                    self._current = max(self._lanes, key=lambda lane: lane.room)
+                if self._current.room:
+                    return
                 self._changed.wait()
 
     def _check(self) -> None:
@@ -169,41 +215,76 @@ class Shards:
 
     def _guarded(self, lane: _Lane) -> None:
         try:
-            waiting = self._next(lane)
-            if waiting is None:  # tar calls it an error to get nothing at all
+            view = self._next(lane)
+            if view is None:  # tar calls it an error to get nothing at all
                 return
             with self._open() as pipe:
-                while waiting is not None:
-                    buffer, length = waiting
-                    with memoryview(buffer)[:length] as content:
-                        feed(pipe, content, self._patience, self._stopped)
-                    with self._changed:
-                        lane.fed += length
-                        lane.free.append(buffer)
-                        self._changed.notify_all()
-                    waiting = self._next(lane)
+                spliced = Spliced(pipe.fileno())
+                while view is not None:
+                    # Among the held from the start: it comes back whatever happens.
+                    lane.held.append((view, spliced.given + len(view)))
+                    lent = spliced.put if self._back else None
+                    feed(pipe, view, self._patience, self._stopped, lent)
+                    self._read(lane, spliced, len(view))
+                    view = self._next(lane, spliced)
         except BaseException as error:  # raised again in the thread that feeds us
             with self._changed:
                 self._failure = self._failure or error
                 self._stopped.set()
                 self._changed.notify_all()
+        finally:  # the program has ended, or what it reads does not count any more
+            with self._changed:
+                lane.held.extend((view, 0) for view in lane.waiting)
+                lane.waiting.clear()
+            self._return(lane, upto=None)
 
-    def _next(self, lane: _Lane) -> tuple[bytearray, int] | None:
+    def _read(self, lane: _Lane, spliced: Spliced, length: int = 0) -> None:
+        """Take back what the program has read; `length` more bytes were given to it."""
         with self._changed:
-            while not (lane.waiting or lane.ended or self._stopped.is_set()):
-                self._changed.wait()
-            if self._stopped.is_set():
-                raise StoppedError
-            return lane.waiting.popleft() if lane.waiting else None
+            lane.fed += length
+        self._return(lane, spliced.read if self._back else None)
+
+    def _return(self, lane: _Lane, upto: int | None) -> None:
+        """Take back what ends at `upto` bytes or before, or everything."""
+        count = 0
+        while lane.held and (upto is None or lane.held[0][1] <= upto):
+            view, _ = lane.held.popleft()
+            count += 1
+            if self._back is not None:
+                self._back(view)
+            else:
+                lane.free.append(view.obj)
+        if count:
+            with self._changed:
+                lane.room += count
+                self._changed.notify_all()
+
+    def _next(self, lane: _Lane, spliced: Spliced | None = None) -> memoryview | None:
+        while True:
+            with self._changed:
+                if not (lane.waiting or lane.ended or self._stopped.is_set()):
+                    # What is still in the pipe is awaited by somebody, perhaps by who feeds us.
+                    self._changed.wait(_DRAINS if lane.held else None)
+                if self._stopped.is_set():
+                    raise StoppedError
+                if lane.waiting:
+                    return lane.waiting.popleft()
+                if lane.ended:
+                    return None
+            if spliced is not None:
+                self._read(lane, spliced)
 
 
 @dataclass(eq=False)
 class _Lane:
-    """What waits for one extractor, and the buffers that are free for more."""
+    """What waits for one extractor and what it holds, with where each ends in its stream.
 
-    free: list[bytearray] = field(
-        default_factory=lambda: [bytearray(PIECE) for _ in range(WAITING)]
-    )
-    waiting: deque[tuple[bytearray, int]] = field(default_factory=deque)
+    `room` is for so many more of them, `free` are buffers of ours for copies.
+    """
+
+    room: int
+    free: list[Any] = field(default_factory=list)
+    waiting: deque[memoryview] = field(default_factory=deque)
+    held: deque[tuple[memoryview, int]] = field(default_factory=deque)
     fed: int = 0
     ended: bool = False

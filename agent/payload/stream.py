@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Self
 
 from agent.payload.courier import Courier
+from agent.payload.direct import pages
 from agent.payload.fetch import Source
+from agent.payload.lent import Buffers
 from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors, NoRangesError
 from agent.payload.options import FetchOptions
@@ -52,10 +54,12 @@ def stream(
     source: Source,
     options: FetchOptions | None = None,
     tally: Tally | None = None,
+    buffers: Buffers | None = None,
 ) -> Generator[memoryview, None, None]:
     """Yield the image's bytes in order, a chunk at a time, each verified before it is decoded.
 
-    A view is page-aligned and valid until the next one is asked for, then it is released. Raises
+    A view is page-aligned and valid until the next one is asked for, then it is released; or, with
+    `buffers`, until it is given back to them. Raises
     `ImageError` naming the chunk and what every mirror did. Closing the iterator breaks all
     connections. Zero regions are made here, not fetched.
     """
@@ -68,10 +72,14 @@ def stream(
         while number < len(manifest.chunks):
             client_options = (options, source.origins)
             with _Crew(manifest, mirrors, client_options, lanes=lanes, until=until) as crew:
+                lent = buffers or Buffers()
                 try:
-                    for view in crew.deliver(number):
+                    for view in crew.deliver(number, lent):
+                        owner = view.obj
                         yield view
-                        view.release()
+                        if buffers is None:
+                            view.release()
+                            lent.restore(owner)
                         number += 1
                 except NoRangesError:
                     options.warn("no mirror has ranges: going on with one connection")
@@ -98,8 +106,8 @@ class _Crew:
         self._stopped = threading.Event()
         self._couriers: list[Courier] = []
         self._mine = threading.local()
-        # mmap and not bytearray: page-aligned as O_DIRECT wants it, and given back when done.
-        self._buffers = [mmap.mmap(-1, manifest.chunk_size) for _ in range(lanes + AHEAD)]
+        # mmap and not bytearray: whole pages, which a pipe can take, and given back when done.
+        self._buffers = [pages(manifest.chunk_size) for _ in range(lanes + AHEAD)]
         self._pool = ThreadPoolExecutor(lanes, "fetch", initializer=self._hire)
 
     def __enter__(self) -> Self:
@@ -121,32 +129,31 @@ class _Crew:
             with suppress(BufferError):  # the caller holds on to a view
                 buffer.close()
 
-    def deliver(self, first: int) -> Iterator[memoryview]:
-        """Yield the chunks from number `first` on."""
+    def deliver(self, first: int, lent: Buffers) -> Iterator[memoryview]:
+        """Yield the chunks from number `first` on, in buffers that come back to `lent`."""
         zeros = memoryview(bytes(self._manifest.chunk_size))
-        free = deque(self._buffers)
+        lent.own(self._buffers)
         waiting: deque[tuple[int, mmap.mmap | None, Future[None] | None]] = deque()
-        numbers = iter(range(first, len(self._manifest.chunks)))
-        more = True
-        while more or waiting:
-            while free and more and len(waiting) < QUEUE:
-                number = next(numbers, None)
-                if number is None:
-                    more = False
-                elif self._manifest.chunks[number].zero:
+        number, count = first, len(self._manifest.chunks)
+        while number < count or waiting:
+            while number < count and len(waiting) < QUEUE:
+                if self._manifest.chunks[number].zero:
                     waiting.append((number, None, None))
                 else:
-                    buffer = free.popleft()
-                    waiting.append((number, buffer, self._pool.submit(self._fill, number, buffer)))
-            if waiting:
-                number, filled, done = waiting.popleft()
-                length = self._manifest.chunks[number].length
-                if filled is None or done is None:
-                    yield zeros[:length]
-                else:
-                    done.result()
-                    yield memoryview(filled)[:length]
-                    free.append(filled)
+                    # With nothing under way, all buffers are with somebody who will be done.
+                    buffer = lent.take(wait=not waiting)
+                    if buffer is None:
+                        break
+                    done = self._pool.submit(self._fill, number, buffer)
+                    waiting.append((number, buffer, done))
+                number += 1
+            ready, filled, filling = waiting.popleft()
+            length = self._manifest.chunks[ready].length
+            if filled is None or filling is None:
+                yield zeros[:length]
+            else:
+                filling.result()
+                yield memoryview(filled)[:length]
 
     def _hire(self) -> None:
         self._mine.courier = Courier(

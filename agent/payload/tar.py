@@ -11,7 +11,7 @@ libarchive; the GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,9 @@ HEADER_LIMIT = 16 << 20
 PATH_LIMIT, NAME_LIMIT = 4095, 255  # PATH_MAX less its NUL, NAME_MAX of limits.h
 
 Type = Literal["file", "directory", "symlink", "hardlink", "other"]
+
+Attribute = Literal["acls", "selinux", "xattrs"]
+"""What `tar` needs an option of that name for, to write it or to set it."""
 
 _TYPES: Mapping[bytes, Type] = {
     b"\0": "file",
@@ -38,6 +41,11 @@ _PLAIN = frozenset({b"\0", b"0", b"7"})
 _DEVICES: Mapping[bytes, str] = {b"3": "is a character device", b"4": "is a block device"}
 _CAPABILITY = "SCHILY.xattr.security.capability"
 _TIMES = frozenset({"atime", "ctime"})
+_ATTRIBUTES: Mapping[str, Attribute] = {
+    "SCHILY.acl.": "acls",
+    "RHT.security.selinux": "selinux",
+    "SCHILY.xattr.": "xattrs",
+}
 _DEFAULT_ACL = frozenset({"SCHILY.acl.default", "SCHILY.xattr.system.posix_acl_default"})
 _ZERO = bytes(BLOCK)
 
@@ -111,6 +119,8 @@ class TarReader:
         """Whether there was a global pax header."""
         self.dated = 0
         """Members with times of access or of change, which differ between equal builds."""
+        self.attributes = set[Attribute]()
+        """What members have beyond owner, mode and times."""
 
     @property
     def decided(self) -> int:
@@ -230,6 +240,7 @@ class TarReader:
         privilege = self._privilege(block, pax, type_)
         gives = type_ == "directory" and self._gives(block, pax)
         self.dated += not _TIMES.isdisjoint(pax)
+        self.attributes.update(_attributes(pax))
         start, link = self._start, link if type_ == "hardlink" else b""
 
         def member(head: bytes, end: int) -> Member:
@@ -309,6 +320,13 @@ class TarReader:
         # Some old writers summed signed characters; GNU tar takes both.
         if stated != sum(rest) and stated != sum(struct.unpack("512b", rest)):
             raise TarError(f"is no tar archive, or damaged: bad header before byte {self._at}")
+
+
+def _attributes(pax: Iterable[str]) -> Iterator[Attribute]:
+    for key in pax:
+        for prefix, attribute in _ATTRIBUTES.items():
+            if key.startswith(prefix):
+                yield attribute
 
 
 def _padded(size: int) -> int:

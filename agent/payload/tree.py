@@ -6,7 +6,7 @@ Python's tarfile is three times slower and loses extended attributes and ACLs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import IO, Protocol
 
 from agent.errors import CommandError, ImageError
 from agent.payload.flush import flushed, is_full
-from agent.payload.parents import with_parents
-from agent.payload.shards import PATIENCE, Chunk, Cuts, Open, Shards, feed
+from agent.payload.parents import make_directories, with_parents
+from agent.payload.shards import PATIENCE, Back, Chunk, Cuts, Open, Shards, feed
+from agent.payload.tar import Attribute
 from agent.payload.untrusted import DROPPED, admitted
 
 Progress = Callable[[int, int], None]
@@ -30,18 +31,21 @@ TAR_OPTIONS = (
     "--delay-directory-restore",
     "--preserve-permissions",
     "--numeric-owner",
-    # What `tar --xattrs` and `tar --selinux` wrote; each keeps labels under a name of its own. Both
-    # set the attribute itself, so they work on a live system whose kernel has SELinux off.
-    "--xattrs",
-    "--xattrs-include=*",
-    "--acls",
-    "--selinux",
     # An overlay with a directory lib/ must not replace the link lib -> usr/lib.
     "--keep-directory-symlink",
     # Said of every file when the live system's clock is wrong, or libarchive wrote the archive.
     "--warning=no-timestamp",
     "--warning=no-unknown-keyword",
 )
+ATTRIBUTE_OPTIONS: Mapping[Attribute, tuple[str, ...]] = {
+    # What `tar --xattrs` and `tar --selinux` wrote; each keeps labels under a name of its own. Both
+    # set the attribute itself, so they work on a live system whose kernel has SELinux off.
+    "xattrs": ("--xattrs", "--xattrs-include=*"),
+    "selinux": ("--selinux",),
+    # Sets the ACL of each file from its mode where the archive has none, and for that goes to its
+    # directory and back: more work than all else that is done for a small file.
+    "acls": ("--acls",),
+}
 
 
 class Feeding(Protocol):
@@ -61,6 +65,7 @@ def extract(
     progress: Progress = lambda done, total: None,
     cuts: Cuts | None = None,
     trusted: bool = True,
+    back: Back | None = None,
 ) -> None:
     """Unpack a tar stream below `root`, and write it through to the disks.
 
@@ -72,22 +77,27 @@ def extract(
     by somebody we know.
 
     With `cuts` the chunks must be those of the manifest, one by one, and several tars work side by
-    side, if there are but directories below `root`.
+    side, if there are but directories below `root`. With `back` the chunks are lent, and each is
+    given back when it was used.
 
     `progress` counts bytes that tar was given. Needs root. Raises `ImageError`, also when a device
     failed or filled up after tar was done.
     """
+    cuts = cuts if cuts is not None and cuts.lanes > 1 and is_blank(root) else None
+    argv = _argv(root, _attributes(root, cuts), trusted)
 
     def start() -> AbstractContextManager[IO[bytes]]:
-        return feeding(*_argv(root, trusted), pipe_size=1 << 20, patience=PATIENCE)
+        return feeding(*argv, pipe_size=1 << 20, patience=PATIENCE)
 
     stream = iter(chunks if trusted else admitted(chunks, root))
     fed = _Fed(size or 0, progress)
     with flushed(root) as volumes:
         try:
-            if cuts is not None and cuts.lanes > 1 and is_blank(root):
-                _unpack_shards(stream, root, cuts, start, fed)
-            _unpack_rest(stream, start, fed)
+            if cuts is not None:
+                with Shards(start, cuts.lanes, back=back) as shards:
+                    _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
+                fed.note(shards.fed)
+            _unpack_rest(stream, start, fed, back)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
@@ -121,22 +131,51 @@ class _Fed:
         self.progress(count, self.size)
 
 
-def _unpack_shards(stream: Iterator[Chunk], root: Path, cuts: Cuts, start: Open, fed: _Fed) -> None:
+def _ready(stream: Iterator[Chunk], root: Path, cuts: Cuts) -> Iterator[Chunk]:
+    """Have the directories of all members made, before any tar needs them."""
+    if cuts.ahead is None:
+        return with_parents(stream, root)
+    make_directories(cuts.ahead(), root)
+    return stream
+
+
+def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, shards: Shards, fed: _Fed) -> None:
     """Unpack what may be unpacked in any order; leave the rest in the stream."""
-    with Shards(start, cuts.lanes) as shards:
-        for head, chunk in zip(cuts.heads, with_parents(stream, root), strict=False):
-            shards.put(chunk, head=head)
-            fed.note(shards.fed)
-    fed.note(shards.fed)
+    for head, chunk in zip(cuts.heads, stream, strict=False):
+        shards.put(chunk, head=head)
+        fed.note(shards.fed)
 
 
-def _unpack_rest(stream: Iterator[Chunk], start: Open, fed: _Fed) -> None:
+def _unpack_rest(stream: Iterator[Chunk], start: Open, fed: _Fed, back: Back | None) -> None:
     with start() as pipe:
         for chunk in stream:
+            count = len(chunk)
             feed(pipe, chunk)
-            fed.note(fed.count + len(chunk))
+            if back is not None and isinstance(chunk, memoryview):
+                back(chunk)
+            fed.note(fed.count + count)
 
 
-def _argv(root: Path, trusted: bool) -> tuple[str | os.PathLike[str], ...]:
+def _attributes(root: Path, cuts: Cuts | None) -> Iterable[Attribute]:
+    """Return what tar must set, if only so that nothing is inherited from a directory."""
+    known = None if cuts is None else cuts.attributes
+    if known is None or any(_gives(directory) for directory, _, _ in os.walk(root)):
+        return ATTRIBUTE_OPTIONS
+    return known
+
+
+def _gives(directory: str) -> bool:
+    """Tell whether a directory gives an ACL to what is made in it."""
+    try:
+        return "system.posix_acl_default" in os.listxattr(directory)
+    except OSError:  # the file system has no such thing
+        return False
+
+
+def _argv(
+    root: Path, attributes: Iterable[Attribute], trusted: bool
+) -> tuple[str | os.PathLike[str], ...]:
     private = ("unshare", "--mount", "--propagation", "private")
-    return (*private, *(() if trusted else DROPPED), "sh", _SCRIPT, root.absolute(), *TAR_OPTIONS)
+    dropped = () if trusted else DROPPED
+    options = [option for each in sorted(attributes) for option in ATTRIBUTE_OPTIONS[each]]
+    return (*private, *dropped, "sh", _SCRIPT, root.absolute(), *TAR_OPTIONS, *options)
