@@ -19,13 +19,14 @@ from agent.target.family import initrd_builder, problems
 from agent.target.grub import Grub
 from agent.target.grub_bls import GrubBls
 from agent.target.grub_suse import GrubSuse
+from agent.target.kit.esp_sync import kit
 from agent.target.needs import Needs
 from agent.target.os_release import os_release
 from agent.target.selinux import relabel_at_first_boot
 from agent.target.tree import Tree
 from tests.unit.target import distributions
 from tests.unit.target.distributions import FEDORA, RED_HAT, SUSE, UBUNTU, fedora, red_hat, suse
-from tests.unit.target.sample import MACHINE_ID
+from tests.unit.target.sample import MACHINE_ID, layout
 
 ALL = Needs(mirror=True, encryption=True, tang=True, tpm2=True, kind="xfs")
 BOOT = "00000000-0000-0000-0000-000000000384"
@@ -259,6 +260,17 @@ def test_a_loader_that_is_gone_after_all_is_a_named_failure(
     tree.remove(gone)
     with pytest.raises(StepError, match=said):
         loader.loaders(tree)
+
+
+@pytest.mark.parametrize("make", [red_hat, fedora, suse, distributions.ubuntu])
+def test_a_new_loader_in_the_vendors_directory_is_noticed(
+    tmp_path: Path, make: Callable[[Path], Tree]
+) -> None:
+    tree = make(tmp_path)
+    loader = boot_loader(Unpacked(tree), os_release(tree))
+    vendor = Path(loader.loaders(tree)[0].destination).parent
+    [watch] = [file for file in kit(layout()).files if file.path.suffix == ".path"]
+    assert f"PathChanged=/boot/efi/{vendor}\n" in watch.content.decode()
 
 
 def test_selinux_is_relabelled_at_the_first_boot_where_it_has_a_policy(tmp_path: Path) -> None:
