@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.inventory.model import Inventory
+from agent.inventory.unknown import notes
 from agent.inventory.why import Verdict, verdicts
 from agent.layout.extents import gib
 from agent.layout.model import Layout
@@ -73,7 +74,9 @@ class Preview:
             yield "unlock: nothing, the disks are not encrypted"
         lost = [line for laid in self.layout.every_disk for line in losses(laid.disk, now)]
         yield from (f"LOST: {line}" for line in lost)
-        if not lost:
+        if any("content" in laid.disk.unknown for laid in self.layout.every_disk):
+            yield "what is lost is not known: these facts do not say what lies on the disks"
+        elif not lost:
             yield "nothing is lost: the disks are blank"
         yield from self._image()
         for number, (_, title) in enumerate(self.steps, start=1):
@@ -81,6 +84,9 @@ class Preview:
         yield from self.layout.deviations
         for one in self.plan.storage.preset.unmet:
             yield f"left open by {self.plan.storage.preset.name}: {', '.join(one.rules)}: {one.why}"
+        yield from (
+            f"not known before the machine is seen: {words}" for words in notes(self.machine)
+        )
         yield f"then: {self.plan.finish}"
 
     def _image(self) -> Iterator[str]:
@@ -131,6 +137,7 @@ class Preview:
             "left_open": [
                 {"rules": list(one.rules), "why": one.why} for one in self.plan.storage.preset.unmet
             ],
+            "unknown": list(notes(self.machine)),
             "finish": self.plan.finish,
         }
 

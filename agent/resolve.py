@@ -28,6 +28,7 @@ from agent.errors import ImageError, MachineError, PlanError, Problem, reading_o
 from agent.flashing import Flashing
 from agent.inventory.choose import choose, choose_data, may_erase, same_device
 from agent.inventory.model import Disk, Inventory, Marker
+from agent.inventory.unknown import undecided
 from agent.layout.data import marks, place_data
 from agent.layout.model import DataLayout, Layout, Role
 from agent.layout.picture import losses, plain, tree
@@ -68,7 +69,6 @@ class Order:
             "disks": [str(laid.disk) for laid in self.layout.every_disk],
             "lost": [line for laid in self.layout.every_disk for line in losses(laid.disk)],
             "layout": list(tree(self.layout)),
-            "placed": plain(self.layout),
             "deviations": list(self.layout.deviations),
         }
 
@@ -114,6 +114,8 @@ def installed_already(plan: Plan, inventory: Inventory) -> Marker | None:
 
 def lay_out(plan: Plan, inventory: Inventory) -> Layout | Whole | list[Problem]:
     """Choose the disks and place everything on them, or return every reason why not. Pure."""
+    if unclear := list(undecided(plan, inventory)):
+        return unclear
     chosen = choose(inventory, plan.disks)
     if isinstance(chosen, Problem):
         return [chosen]

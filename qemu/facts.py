@@ -16,6 +16,7 @@ LUKS = "/dev/md/root"
 
 # One command for all: each round trip costs a second under emulation.
 _ASK = r"""
+COLUMNS=NAME,PATH,SERIAL,SIZE,TYPE,FSTYPE,UUID,PARTUUID,PARTLABEL,PARTTYPE,START
 say() { printf '%s ' "$1"; shift; "$@" 2>&1 | base64 -w0; echo; }
 say state systemctl is-system-running
 say failed systemctl --failed --no-legend --plain
@@ -24,6 +25,8 @@ say fstab cat /etc/fstab
 say tree lsblk --output NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS
 say mdstat cat /proc/mdstat
 say luks cryptsetup luksDump --dump-json-metadata "$(ls /dev/md/root 2>/dev/null || echo "$LUKS")"
+say data cryptsetup luksDump --dump-json-metadata /dev/md/pgdata
+say devices lsblk --json --bytes --output "$COLUMNS"
 say sealed cat /var/lib/bedplate/sealed.json
 say unlock journalctl -b -o short-monotonic --no-pager -u 'systemd-cryptsetup@*'
 say time systemd-analyze time
@@ -57,17 +60,32 @@ class Facts:
             line[1]: line[3].split(",") for line in lines if line and not line[0].startswith("#")
         }
 
-    def bindings(self) -> dict[int, dict[str, Any]]:
-        """Return keyslot -> the Clevis configuration that its token shows."""
-        tokens = json.loads(self.said["luks"])["tokens"].values()
+    def bindings(self, header: str = "luks") -> dict[int, dict[str, Any]]:
+        """Return keyslot -> the Clevis configuration that its token shows.
+
+        `header` is `luks` for the system's volume, `data` for that of an array named pgdata.
+        """
+        tokens = json.loads(self.said[header])["tokens"].values()
         return {
             int(token["keyslots"][0]): _protected(token["jwe"])
             for token in tokens
             if token["type"] == "clevis"
         }
 
-    def keyslots(self) -> list[int]:
-        return sorted(int(slot) for slot in json.loads(self.said["luks"])["keyslots"])
+    def keyslots(self, header: str = "luks") -> list[int]:
+        return sorted(int(slot) for slot in json.loads(self.said[header])["keyslots"])
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return kernel name -> what lsblk(8) says of every block device; sizes are bytes."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def add(devices: list[dict[str, Any]]) -> None:
+            for each in devices:
+                add(each.pop("children", []))
+                found[each["name"]] = each
+
+        add(json.loads(self.said["devices"])["blockdevices"])
+        return found
 
     def unlock_seconds(self) -> float | None:
         """Return how long systemd-cryptsetup took in the initrd, from start to open."""

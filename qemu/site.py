@@ -175,9 +175,15 @@ class Site:
         evidence: dict[str, Any] = last["evidence"]
         return evidence
 
-    def envelope(self, plan: Mapping[str, Any]) -> Path:
-        """Return the recovery key's envelope, as the server kept it."""
-        (found,) = (self.server.directory / "escrow").glob(f"{plan['id']}-*.p7m")
+    def envelopes(self, plan: Mapping[str, Any]) -> list[Path]:
+        """Return the recovery keys' envelopes, one for each volume, as the server kept them."""
+        return sorted((self.server.directory / "escrow").glob(f"{plan['id']}-*.p7m"))
+
+    def envelope(self, plan: Mapping[str, Any], label: str = "bedplate-root") -> Path:
+        """Return the envelope of the volume that is called so."""
+        (found,) = (
+            path for path in self.envelopes(plan) if self.escrow.open(path)["label"] == label
+        )
         return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from agent.cli.output import json_option, make_directory, show_json
-from agent.cli.recorded import read_recorded
+from agent.cli.recorded import read_machines
 from agent.errors import MachineError, PlanError, Problem
 from agent.fleet.hosts import read_hosts
 from agent.fleet.outcome import Fleet, Group, Outcome, compare, letter
@@ -154,9 +154,9 @@ def _plans(directory: Path) -> tuple[list[tuple[str, Plan]], list[Problem]]:
 def _machines(directory: Path) -> Iterator[Inventory]:
     files = sorted(directory.glob("*.json"))
     if not files:
-        message = "holds no recorded machine (*.json of bedplate inventory --json)"
+        message = "holds no recorded machine (*.json of bedplate inventory --json, or facts)"
         raise PlanError([Problem(str(directory), message)])
-    return map(read_recorded, files)
+    return (machine for path in files for machine in read_machines(path))
 
 
 def _problems(fleet: Fleet) -> Iterator[Problem]:

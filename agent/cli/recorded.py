@@ -1,21 +1,38 @@
-"""Read a machine that `bedplate inventory --json` recorded."""
+"""Read machines: recorded by `bedplate inventory --json`, or as Foreman and Facter know them."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from agent.errors import PlanError, Problem
+from agent.inventory.foreman import machines
 from agent.inventory.model import Inventory
 
 FAULTS_SHOWN = 10
 
 
 def read_recorded(path: Path) -> Inventory:
-    """Return the inventory in a file; raise `PlanError` naming what in it is wrong."""
+    """Return the one machine in a file; raise `PlanError` naming what in it is wrong."""
+    found = read_machines(path)
+    if len(found) != 1:
+        message = f"holds the facts of {len(found)} machines, one is looked at"
+        raise PlanError([Problem(str(path), message)])
+    return found[0]
+
+
+def read_machines(path: Path) -> Sequence[Inventory]:
+    """Return the machines in a file: one of ours, or as many as Foreman's answer has.
+
+    Raises `PlanError` naming what is wrong.
+    """
     try:
-        return Inventory.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        found = _of_foreman(path, content)
+        return found or [Inventory.model_validate_json(content)]
     except OSError as error:
         reason = f"cannot be read: {(error.strerror or str(error)).lower()}"
         raise PlanError([Problem(str(path), reason)]) from error
@@ -27,3 +44,17 @@ def read_recorded(path: Path) -> Inventory:
                 for fault in faults[:FAULTS_SHOWN]
             ]
         ) from error
+
+
+def _of_foreman(path: Path, content: bytes) -> list[Inventory]:
+    """Return the machines whose facts these are; none where they are no facts of Foreman's."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return []  # pydantic says it better
+    try:
+        return [machine for _, machine in machines(document)]
+    except ValidationError:
+        raise
+    except ValueError as error:
+        raise PlanError([Problem(str(path), str(error))]) from error

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from agent.checks.machine import mismatches
 from agent.errors import Problem
 from agent.fleet.render import clashes
+from agent.inventory.foreman import FIRMWARE, TPM
 from agent.inventory.model import Inventory
+from agent.inventory.unknown import notes
 from agent.layout.extents import gib
 from agent.layout.model import Layout, VolumeGroup
 from agent.layout.whole import Whole
@@ -137,14 +139,17 @@ def _outcome(where: str, plan: Plan, machines: _Machines) -> Outcome:
 
 
 def _system(plan: Plan, machine: Inventory) -> Iterator[str]:
-    yield f"firmware {'UEFI' if machine.firmware.uefi else 'legacy BIOS: will be refused'}"
+    if FIRMWARE not in machine.unknown:
+        yield f"firmware {'UEFI' if machine.firmware.uefi else 'legacy BIOS: will be refused'}"
     policy = plan.encryption.unlock if plan.encryption else None
     yield f"unlock {policy or 'nothing: not encrypted'}"
-    if policy is not None and policy.tpm2 and machine.tpm is None:
+    if policy is not None and policy.tpm2 and machine.tpm is None and TPM not in machine.unknown:
         yield "TPM none: will be refused"
     for url in _places(plan):
         yield f"image {url}"
     yield f"finish {plan.finish}"
+    if left := [words.partition(":")[0] for words in notes(machine)]:
+        yield f"seen only on the machine: {', '.join(left)}"
 
 
 def _places(plan: Plan) -> Sequence[str]:

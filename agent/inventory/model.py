@@ -100,6 +100,8 @@ class Disk(Fact):
     volume_groups: tuple[str, ...] = ()
     """Names of LVM volume groups with a physical volume on this disk (visible without keys)."""
     marker: Marker | None = None
+    unknown: tuple[str, ...] = ()
+    """Names of the fields above that the record could not tell; they have no meaning then."""
 
     @property
     def blank(self) -> bool:
@@ -178,6 +180,8 @@ class Inventory(Fact):
     cpus: int = 1
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """In words, what of the machine another tool's facts could not tell (`inventory.foreman`)."""
 
     @property
     def name(self) -> str:

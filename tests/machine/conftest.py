@@ -6,6 +6,7 @@ starts from an installed machine. Consoles of all machines stay in build/vm/.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from qemu.disk import GiB
 from qemu.facts import Facts, facts
-from qemu.hardware import PAIR, Chassis, Hardware
+from qemu.hardware import PAIR, Chassis, Disk, Hardware
 from qemu.lab import Lab
 from qemu.program import repository
 from qemu.site import IMAGE, Site
@@ -27,6 +28,15 @@ INSTALL = 1800.0
 BOOT = 900.0
 DISKS = tuple(replace(disk, size=32 * GiB) for disk in PAIR)
 """Sparse; large enough for the STIG preset as it is."""
+BAYS = tuple(Disk(f"b{number}", "scsi", 3 * GiB, f"BPBAY{number}") for number in range(4))
+"""Four small disks for data. On a bus of their own, so that plans tell them from the others."""
+DATA = {
+    "name": "pgdata",
+    "level": "raid10",
+    "count": 4,
+    "where": {"serial": [disk.serial for disk in BAYS]},
+    "volumes": [{"mount": "/var/lib/pgsql", "grow": True, "options": ["nodev", "nosuid"]}],
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    with Lab.fresh(repository() / "build/lab/tests") as lab:
+    # A second session at the same time needs a lab of its own: a fresh one deletes what was there.
+    with Lab.fresh(repository() / "build/lab" / os.environ.get("BEDPLATE_LAB", "tests")) as lab:
         yield Site(lab)
 
 
@@ -80,13 +91,14 @@ def install(site: Site, hardware: Hardware, plan: dict[str, Any], name: str) -> 
 
 @pytest.fixture(scope="session")
 def installed(site: Site) -> Installed:
-    """Two blank disks become a machine, from a server that cuts the connection three times."""
+    """Blank disks become a machine, from a server that cuts the connection three times."""
     script = CutThrice()
     files = {path.name: path.read_bytes() for path in site.packed.directory.iterdir()}
     with Crooked(files, script) as server:
-        hardware = site.lab.hardware("base", Chassis(disks=DISKS))
+        hardware = site.lab.hardware("base", Chassis(disks=(*DISKS, *BAYS)))
         manifest = f"http://10.0.2.2:{server.port}/{IMAGE}.json"
-        plan = site.plan(hardware, image={"manifest": manifest})
+        storage = {"preset": "stig-rhel9", "data": [DATA]}
+        plan = site.plan(hardware, image={"manifest": manifest}, storage=storage)
         install(site, hardware, plan, "install")
     return Installed(hardware, plan, site.last_run(plan), script.cuts)
 

@@ -8,11 +8,14 @@ from qemu.facts import facts
 from qemu.site import Site
 from tests.machine.conftest import BOOT, Boots
 
+# Of a RAID10 two neighbours hold the same: without one of them nothing is lost, without both all.
+BAYS = {"d0": ["b0"], "d1": ["b2", "b3"]}
+
 
 @pytest.mark.parametrize("pulled", ["d0", "d1"])
 def test_it_boots_by_itself_with_one_disk_removed(site: Site, booted: Boots, pulled: str) -> None:
     half = site.lab.branch(booted.hardware, f"without-{pulled}")
-    machine = half.machine(f"without-{pulled}", without=[pulled])
+    machine = half.machine(f"without-{pulled}", without=[pulled, *BAYS[pulled]])
     with site.lab.booted(machine, until=lambda vm: vm.wait_for(r"login:", BOOT)) as vm:
         # /boot follows: mdadm-last-resort@.timer gives its other leg half a minute to appear.
         vm.ssh.run("systemctl is-system-running --wait", timeout=400, check=False)
@@ -23,3 +26,6 @@ def test_it_boots_by_itself_with_one_disk_removed(site: Site, booted: Boots, pul
         assert "/var/log/audit" in told.mounts()
         esps = [mount for mount in told.mounts() if mount.startswith("/boot/efi")]
         assert esps, "kernel updates still have an ESP to write to"
+        # Disks of data follow as well, as far as anything is left of them.
+        assert ("/var/lib/pgsql" in told.mounts()) is (pulled == "d0")
+        assert ("[4/3]" in told.said["mdstat"]) is (pulled == "d0")

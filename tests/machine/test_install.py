@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from agent.inventory.model import Disk, Dmi, Firmware, Inventory
+from agent.payload.sign import load_signing_key
 from qemu.facts import pins
+from qemu.server import PLAN_KEY
 from qemu.site import Site
 from tests.machine.conftest import Boots, Installed
 
@@ -37,6 +45,97 @@ def test_the_report_proves_unlock_mirrors_and_equal_esps(site: Site, installed: 
     assert proofs["prove-unlock"]["state"] == "provisional"
     assert proofs["remove-install-key"]["keyslots"] == {"1": "passphrase", "2": "clevis"}
     assert [disk["serial"] for disk in report["layout"]["disks"]] == ["BPVIRT0", "BPNVME1"]
+
+
+def test_the_plan_was_signed_and_given_for_this_very_boot(site: Site, installed: Installed) -> None:
+    (found,) = (
+        event["evidence"]
+        for event in site.events(installed.plan, installed.run)
+        if (event["step"], event["state"]) == ("find", "finished")
+    )
+    assert found["signed_by"] == load_signing_key(PLAN_KEY).public.id
+    assert found["fresh"] is True
+
+
+def test_preview_shows_what_the_installation_made(
+    site: Site, installed: Installed, booted: Boots, tmp_path: Path
+) -> None:
+    """On another machine and beforehand, from a record of this one with blank disks."""
+    shown = previewed(installed, tmp_path)
+    report = site.report(installed.plan, installed.run)["report"]
+    assert known(shown["layout"]) == known(report["layout"])
+    devices = booted.second.devices()
+    found = {}
+    for each in devices.values():
+        found[each["partuuid"] if each["type"] == "part" else each["path"]] = each
+    for disk in every_disk(shown["layout"]):
+        for part in disk["partitions"]:
+            on_disk = found[part["partuuid"]]
+            assert on_disk["size"] == part["size"]
+            assert on_disk["start"] * 512 == part["start"]
+            assert (on_disk["partlabel"], on_disk["parttype"]) == (part["name"], part["type"])
+            (parent,) = (d for d in devices.values() if d["serial"] == disk["serial"])
+            assert on_disk["name"].startswith(parent["name"])
+            assert parent["size"] == disk["size"]
+    sizes = {each["path"]: each["size"] for each in devices.values()}
+    for stack in (shown["layout"], *shown["layout"]["data"]):
+        assert found_uuid(devices, "crypto_LUKS", stack["luks"]["uuid"])
+        assert f"/dev/mapper/{stack['luks']['mapping']}" in sizes
+        for array in stack["arrays"]:
+            (made,) = {
+                (d["size"], d["type"])
+                for d in devices.values()
+                if d["type"] == array["level"] and d["size"] == array["size"]
+            }
+            assert made == (array["size"], array["level"])
+        for volume in stack["volumes"]:
+            assert sizes[volume["device"]] == volume["size"]
+            assert found_uuid(devices, volume["kind"], volume["uuid"])
+            live = booted.second.mounts()[volume["mount"]]
+            assert live["source"] == volume["device"]
+            assert live["fstype"] == volume["kind"]
+            assert set(volume["options"]) <= set(live["options"].split(","))
+
+
+def previewed(installed: Installed, place: Path) -> dict[str, Any]:
+    """Return what `bedplate preview --json` says on this host, which is another machine."""
+    chassis = installed.hardware.chassis
+    disks = tuple(
+        Disk(
+            path=f"/dev/disk{number}", serial=disk.serial, size=disk.size,
+            transport={"scsi": "scsi"}.get(disk.bus, "nvme"), rotational=disk.bus == "scsi",
+        )
+        for number, disk in enumerate(chassis.disks)
+    )  # fmt: skip
+    machine = Inventory(
+        dmi=Dmi(serial=chassis.identity.serial), firmware=Firmware(uefi=True), memory=2 << 30,
+        disks=disks,
+    )  # fmt: skip
+    (place / "machine.json").write_text(machine.model_dump_json())
+    (place / "plan.yaml").write_text(yaml.safe_dump(installed.plan))
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "preview", place / "plan.yaml", "--json",
+         "--inventory", place / "machine.json"],
+        capture_output=True, check=True, timeout=120, text=True,
+    )  # fmt: skip
+    shown: dict[str, Any] = json.loads(done.stdout)
+    return shown
+
+
+def known(layout: Any) -> Any:
+    """Return a layout without what only the machine itself tells of its disks."""
+    if isinstance(layout, dict):
+        hidden = {"path", "wwn", "model", "lost", "why"}
+        return {key: known(value) for key, value in layout.items() if key not in hidden}
+    return [known(each) for each in layout] if isinstance(layout, list) else layout
+
+
+def every_disk(layout: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*layout["disks"], *(disk for one in layout["data"] for disk in one["disks"])]
+
+
+def found_uuid(devices: dict[str, dict[str, Any]], kind: str, uuid: str) -> bool:
+    return any((each["fstype"], each["uuid"]) == (kind, uuid) for each in devices.values())
 
 
 def test_every_event_arrived_in_order_and_none_twice(site: Site, installed: Installed) -> None:
