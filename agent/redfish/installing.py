@@ -87,7 +87,7 @@ def install(bmc: Bmc, order: Order, patience: Patience, say: Say, sink: Sink) ->
         return "started"
     try:
         outcome = (
-            _heard(order, order.server, patience, say, sink)
+            _heard(bmc, order, order.server, patience, say, sink)
             if order.server
             else _switched_off(bmc, order, patience)
         )
@@ -101,7 +101,7 @@ def install(bmc: Bmc, order: Order, patience: Patience, say: Say, sink: Sink) ->
 
 
 def _heard(
-    order: Order, server: Server, patience: Patience, say: Say, sink: Sink
+    bmc: Bmc, order: Order, server: Server, patience: Patience, say: Say, sink: Sink
 ) -> Literal["installed", "already installed"]:
     """Follow the deploy server's events until the run has ended."""
     began, heard, trouble = time.monotonic(), False, ""
@@ -118,9 +118,10 @@ def _heard(
             sink(event)
             if event.is_last:
                 return _ended(event)
+        on = True if heard else _is_on(bmc)
         waited = time.monotonic() - began
         if not heard and waited > patience.callback:
-            raise StepError(_silence(order, waited, trouble))
+            raise StepError(_silence(order, waited, trouble, on=on))
         if waited > patience.whole:
             raise StepError(f"machine: not done after {waited:.0f} s, and no longer waited for")
         time.sleep(patience.look)
@@ -159,10 +160,12 @@ def _is_on(bmc: Bmc) -> bool | None:
         return None
 
 
-def _silence(order: Order, waited: float, trouble: str) -> str:
+def _silence(order: Order, waited: float, trouble: str, *, on: bool | None) -> str:
     text = f"machine: nothing was heard of it for {waited:.0f} s since it was started"
     if trouble:
         return f"{text}, and the deploy server cannot be asked: {trouble}"
+    if on is False:
+        return f"{text}; the BMC says that it is off{_fetched(order)}"
     hint = "look at its console: did it boot the image, has it a network, does it reach the server"
     return f"{text}{_fetched(order)}; {hint}"
 
@@ -198,3 +201,9 @@ def _boot_disk(bmc: Bmc, order: Order, patience: Patience, say: Say) -> None:
         say(f"{bmc.system}: is off")
         return
     say(f"{bmc.system}: {bmc.start()}, boots its disk")
+    until = time.monotonic() + patience.shutdown
+    while _is_on(bmc) is not True:
+        if time.monotonic() > until:
+            say(f"warning: {bmc.system} did not come on in {patience.shutdown:.0f} s")
+            return
+        time.sleep(patience.look)

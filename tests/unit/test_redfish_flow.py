@@ -50,6 +50,8 @@ class FakeBmc:
 
     def start(self) -> str:
         self._do("start")
+        if "boot from disk" in self.done:
+            self.power = [True]
         return "powered on"
 
     def is_on(self) -> bool:
@@ -131,6 +133,11 @@ def test_a_server_that_stays_away_is_the_reason_that_is_given() -> None:
     server = FakeServer("reboot", *["server: away"] * 10_000)
     with pytest.raises(StepError, match="deploy server cannot be asked: server: away"):
         list(said_to(server, FakeBmc(), QUICK))
+
+
+def test_a_silent_machine_that_is_off_is_said_to_be_off() -> None:
+    with pytest.raises(StepError, match="the BMC says that it is off"):
+        list(said_to(FakeServer("reboot"), FakeBmc([False]), QUICK))
 
 
 def test_a_machine_that_began_and_fell_silent_is_waited_for_to_the_end_of_patience() -> None:

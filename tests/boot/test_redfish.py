@@ -1,0 +1,98 @@
+"""A machine is installed through its BMC, by the operator's command and nothing else.
+
+The BMC is OpenStack's emulator; the machine it switches is one of ours, which boots the very file
+that the BMC has fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qemu.disk import GiB
+from qemu.hardware import Chassis, Disk
+from qemu.lab import Lab
+from qemu.live import LiveImage
+from qemu.program import repository
+from qemu.redfish import Setting, State, Switch, emulator, force_off
+from qemu.site import Site
+from qemu.vm import Vm
+from tests.boot.media import BOOT, REACH_IN, personal, plan, with_medium
+
+INSTALL = 2400
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.fresh(repository() / "build/lab/redfish") as lab:
+        yield lab
+
+
+def test_a_machine_is_installed_by_virtual_media_and_starts_from_its_disk(
+    lab: Lab, rig: LiveImage
+) -> None:
+    site = Site(lab)
+    hardware = lab.hardware(
+        "bmc", Chassis(disks=(Disk("d0", "virtio", 24 * GiB, "BPBMC0"),), tpm=False)
+    )
+    wanted = plan(
+        lab,
+        machine={"serial": hardware.chassis.identity.serial},
+        image={"manifest": site.offer(site.packed)},
+        report=[{"type": "http", "url": f"{site.server.url}/v1/events"}],
+    )
+    order = site.publish(wanted)
+    iso = personal(lab, rig.directory / "bedplate.iso", "host.iso", "--plan", order,
+                   "--cmdline", REACH_IN)  # fmt: skip
+
+    def power_on(state: State) -> Vm:
+        name = f"redfish-{len(switch.boots)}"
+        if state.from_cd and state.image is not None:
+            return lab.power_on(with_medium(hardware, name, state.image, "cdrom"))
+        return lab.power_on(replace(hardware.machine(name), on_reboot="exit"))
+
+    switch, setting = Switch(power_on), Setting()
+    with (
+        switch.listening() as notified,
+        emulator(lab.directory / "emulator", replace(setting, notify=notified)) as bmc,
+    ):
+        switch.went_off = lambda: force_off(bmc, setting)
+        done = install(lab, bmc, setting, iso, site, order)
+        assert (done.returncode, done.stdout) == (0, "installed\n"), done.stderr
+        first, second = switch.boots[0], switch.boots[-1]
+        assert first.from_cd
+        assert first.image is not None
+        assert (second.from_cd, second.image) == (False, None)
+        deadline = time.monotonic() + BOOT
+        while "login:" not in switch.console and time.monotonic() < deadline:
+            time.sleep(1)
+        assert "lab01 login:" in switch.console
+    assert switch.trouble == []
+    assert "is taken out" in done.stderr
+    assert "boots its disk" in done.stderr
+    assert site.report(wanted)["report"]["state"] == "installed"
+
+
+def install(
+    lab: Lab, bmc: str, setting: Setting, iso: Path, site: Site, order: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run the operator's command, with the image served by it."""
+    argv = [
+        sys.executable, "-m", "agent", "redfish", "install", "--wait",
+        "--bmc", bmc, "--user", setting.user, "--password-file", "-",
+        "--iso", str(iso), "--serve", "127.0.0.1", "--interval", "1",
+        "--server", site.server.local_url, "--plan", str(order), "--callback-timeout", str(INSTALL),
+    ]  # fmt: skip
+    done = subprocess.run(
+        argv, input=setting.password, capture_output=True, text=True, timeout=2 * INSTALL,
+        check=False, env={"PATH": os.environ["PATH"], "PYTHONUTF8": "1"},
+    )  # fmt: skip
+    (lab.directory / "redfish.log").write_text(done.stdout + done.stderr)
+    return done
