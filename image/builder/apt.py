@@ -161,6 +161,11 @@ class Archive:
         found = self._run("apt-cache", "search", "--names-only", pattern)
         return [line.split(" ", 1)[0] for line in found.splitlines()]
 
+    def depends(self, package: str) -> list[str]:
+        """The packages that the newest version of `package` depends on."""
+        found = self._run("apt-cache", "depends", "--important", package)
+        return re.findall(r"^ *Depends: ([^ <]+)$", found, re.MULTILINE)
+
     def download(self, package: str) -> Path:
         """Fetch the newest version of `package`; returns the .deb."""
         for stale in self.cache.glob(f"{package}_*.deb"):

@@ -13,6 +13,7 @@ from image.builder.report import BuildError, say
 NAME = "debian.tar.zst"
 UPDATE = "kernel.deb"
 SUITES = ("bookworm", "trixie", "testing")
+METAPACKAGE = "linux-image-cloud-amd64"
 KERNEL = r"^linux-image-[0-9][^ ]*-cloud-amd64$"
 
 
@@ -92,11 +93,17 @@ def build(
 
 
 def kernels(archive: apt.Archive) -> tuple[str, str | None]:
-    """The kernel for the image and the one to install later; of a suite with one, that and None."""
+    """The kernel for the image and the one to install later; of a suite with one, that and None.
+
+    Of the series that the suite itself takes: Debian 12 has newer ones beside it.
+    """
     archive.update()
-    found = sorted(archive.names(KERNEL), key=_age)
-    if not found:
-        raise BuildError(f"{archive.etc_apt}: no package matches {KERNEL}")
+    chosen = [name for name in archive.depends(METAPACKAGE) if re.search(KERNEL, name)]
+    if not chosen:
+        raise BuildError(f"{archive.etc_apt}: {METAPACKAGE} depends on no kernel")
+    series = _age(chosen[0])[:2]
+    found = [name for name in archive.names(KERNEL) if _age(name)[:2] == series]
+    found.sort(key=_age)
     if len(found) == 1:
         return found[0], None
     return found[-2], found[-1]
