@@ -68,6 +68,7 @@ class Board:
         self._frames: deque[tuple[int, bytes]] = deque()
         self._snapshot: tuple[int, list[bytes]] = (-1, [])
         self._viewers = 0
+        self._over = False
         self._pump: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
@@ -101,16 +102,21 @@ class Board:
         return self._viewers
 
     async def frames(self, last: str = "") -> AsyncGenerator[bytes, None]:
-        """Yield server-sent events for one viewer for ever; `last` is the last id it has had."""
+        """Yield server-sent events for one viewer until `end`; `last` is the last id it has had."""
         async with self._looking():
             seen = self._number_of(last)
-            while True:
+            while not self._over:
                 number, pieces = await asyncio.to_thread(self.after, seen)
                 for piece in pieces:
                     yield piece
                 seen = number
-                if not await self._changed(seen):
+                if not await self._changed(seen) and not self._over:
                     yield self._beat_event()
+
+    def end(self) -> None:
+        """Let every viewer go, before the server stops; called in the viewers' event loop."""
+        self._over = True
+        self._news.set()
 
     @contextlib.asynccontextmanager
     async def _looking(self) -> AsyncIterator[None]:
@@ -131,15 +137,16 @@ class Board:
         while True:
             await self._changes.wait(self._version, timeout=SWEEP)
             await asyncio.to_thread(self.advance)
-            news, self._news = self._news, asyncio.Event()
-            news.set()
+            if not self._over:
+                news, self._news = self._news, asyncio.Event()
+                news.set()
             await asyncio.sleep(self._tick)
 
     async def _changed(self, seen: int) -> bool:
         """Return True once there is a frame after `seen`, False after a while of quiet."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._beat):
-                while self._number == seen:
+                while self._number == seen and not self._over:
                     await self._news.wait()
         return self._number != seen
 

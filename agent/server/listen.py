@@ -23,6 +23,7 @@ from agent.errors import MachineError, Problem
 from agent.payload.sign import SigningKey
 from agent.report.text import counted
 from agent.server.app import Application, create_app
+from agent.server.board import Board
 from agent.server.options import Options
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _prepare(
             app = create_app(directory, signer, options)
         except OSError as error:
             raise MachineError([Problem(str(directory), error.strerror or str(error))]) from error
-        server = _Server(_config(app, tls, options))
+        server = _Server(_config(app, tls, options), app.site.board)
         shown = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{shown}:{bound}"
         return app, server, socket.socket(fileno=listener.detach()), url
@@ -152,6 +153,15 @@ def _listener(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, board: Board) -> None:
+        super().__init__(config)
+        self._board = board
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the page's viewers go first; their streams would be cut off, with an error each."""
+        self._board.end()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `_until_signalled`: uvicorn raises them again after its shutdown."""

@@ -160,6 +160,7 @@ class EventStream:
             async for frame in frames:
                 for start in range(0, len(frame), PIECE):
                     await _give(send, frame[start : start + PIECE])
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _give(send: Send, piece: bytes) -> None:

@@ -165,6 +165,8 @@ class Feed:
                 for message in self._site.messages(last):
                     if self._over.is_set():
                         return
+                    if not message.data:
+                        continue
                     last, pause = message.id or last, self._first_pause
                     machines = self._take(message, machines)
             except MachineError as error:
@@ -181,7 +183,7 @@ class Feed:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _take(self, message: Message, machines: dict[str, Machine]) -> dict[str, Machine]:
-        told = json.loads(message.data) if message.data else {}
+        told = json.loads(message.data)
         changed: list[Machine] = told.get("machines", [])
         if message.event == "fleet":
             machines = {each["id"]: each for each in changed}

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from agent.report.text import amount, duration, plain, progress
+from agent.report.text import amount, counted, duration, plain, progress
 from agent.watch.feed import Seen
 from agent.watch.wish import STATES, Machine, Wish
 
@@ -31,9 +31,12 @@ def screen(seen: Seen, wish: Wish, now: float, width: int, height: int | None) -
     """Return the table, at most `height` lines of it; `now` is in Unix seconds by our clock."""
     machines = list(seen.machines.values())
     chosen = wish.chosen(machines)
-    room = len(chosen) if height is None else max(1, height - 4)
+    room = len(chosen) if height is None else max(1, height - 3 - bool(seen.lost))
     shown = chosen[:room]
-    parts: list[RenderableType] = [_head(machines, seen.lost, now + seen.skew)]
+    parts: list[RenderableType] = [_head(machines, now + seen.skew)]
+    if seen.lost:
+        lost = f" no connection: {plain(seen.lost, limit=80)}; trying again "
+        parts.append(Text(lost, style="reverse red", no_wrap=True, overflow="ellipsis"))
     parts.append(_table(shown, now + seen.skew, width))
     left_out = len(chosen) - len(shown)
     notes = [f"{left_out} more below; --filter and --state narrow it"] if left_out else []
@@ -44,18 +47,15 @@ def screen(seen: Seen, wish: Wish, now: float, width: int, height: int | None) -
     return Group(*parts)
 
 
-def _head(machines: Sequence[Machine], lost: str, now: float) -> Text:
+def _head(machines: Sequence[Machine], now: float) -> Text:
     count = Counter(each["state"] for each in machines)
-    head = Text(f"{len(machines)} machine{'s' * (len(machines) != 1)}", style="bold")
+    head = Text(no_wrap=True, overflow="ellipsis")
+    head.append(counted(len(machines), "machine"), "bold")
     for state in STATES:
         if count[state]:
             head.append("  ").append(f"{MARKS[state]} {count[state]} {state}", STYLES[state])
     if etas := [each["eta"] for each in machines if each["eta_of"] == "run"]:
         head.append(f"  running ones done in {_short(max(0, max(etas) - now))}", "dim")
-    if lost:
-        head.append("  ").append(
-            f" connection lost: {plain(lost, limit=80)}; trying again ", "reverse red"
-        )
     return head
 
 
