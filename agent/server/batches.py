@@ -82,6 +82,10 @@ class Batches:
         `RefusalError` 507 when there is no room for it, 503 when the database does not answer;
         nothing of the batch is stored then.
         """
+        if not batch.known:
+            # Whom there is no room for shall not make the others wait for the write lock.
+            with self._database.reading() as connection:
+                self._refuse_one_more(connection, batch)
         self._waiting.append(batch)
         with self._turn:
             if batch.outcome is None:
@@ -142,15 +146,23 @@ class Batches:
         """Return the plan's row, locked until the end of the transaction."""
         found = connection.execute(_SELECT_LOG, {"its_plan": batch.plan}).first()
         if found is None:
-            strangers = select(func.count()).where(logs.c.known.is_(False))
-            if not batch.known and connection.execute(strangers).scalar_one() >= self._strangers:
-                raise RefusalError(507, "too many plans that this server does not know")
+            if not batch.known:
+                self._refuse_one_more(connection, batch)
             empty = {"events": 0, "bytes": 0, "runs": 0, "heard": batch.now}
             insert_once(connection, logs, {"plan": batch.plan, "known": batch.known, **empty})
             found = connection.execute(_SELECT_LOG, {"its_plan": batch.plan}).one()
         return found
 
+    def _refuse_one_more(self, connection: Connection, batch: Batch) -> None:
+        """Raise 507 if this plan, which is not in the directory, would be one too many."""
+        if connection.execute(_SELECT_ID, {"its_plan": batch.plan}).first() is not None:
+            return
+        if connection.execute(_COUNT_STRANGERS).scalar_one() >= self._strangers:
+            raise RefusalError(507, "too many plans that this server does not know")
 
+
+_SELECT_ID = select(logs.c.id).where(logs.c.plan == bindparam("its_plan"))
+_COUNT_STRANGERS = select(func.count()).where(logs.c.known.is_(False))
 _SELECT_LOG = select(logs).where(logs.c.plan == bindparam("its_plan")).with_for_update()
 _UPDATE_LOG = (
     update(logs)

@@ -8,7 +8,6 @@ added later is behind the gate too.
 from __future__ import annotations
 
 import base64
-import binascii
 from http.cookies import CookieError, SimpleCookie
 from string import Template
 from urllib.parse import parse_qs, quote
@@ -105,7 +104,7 @@ class Gate:
         self._limits.admit_client(client)
         try:
             name, _, password = base64.b64decode(given, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # neither base64 nor UTF-8, or not even ASCII
             return None
         if await run_in_threadpool(self._operators.admits, name, password):
             return name

@@ -5,17 +5,19 @@ import contextlib
 import hashlib
 import json
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.report.event import Event, State, envelope_evidence
 from agent.server import batches, escrow
 from agent.server.eventlog import EventLog, Pictures
 from agent.server.events import EventStore, Row
+from agent.server.limits import Buckets, Limits
 from agent.server.plans import PlanFile, PlanStore
 from agent.server.reading import remove
 from agent.server.refusal import RefusalError
@@ -39,6 +41,11 @@ def opened(site: Path, **options: Any) -> EventStore:
     plans = PlanStore(site / "plans")
     clock = {"clock": lambda: 1_700_000_100.0}
     return EventStore(site / "events", site / "escrow", plans, **(clock | options))
+
+
+@pytest.fixture
+def store(site: Path) -> EventStore:
+    return opened(site)
 
 
 def mine(site: Path) -> PlanFile:
@@ -314,3 +321,51 @@ def test_what_was_removed_is_gone_and_its_plan_starts_anew(site: Path) -> None:
         assert log is not None
         assert [line.title for line in log.checklist] == ["New", "image"]
     assert stored(site) == [1, 2]
+
+
+def test_ten_thousand_unknown_machines_do_not_make_it_grow(site: Path) -> None:
+    limits = Limits(clients=Buckets(rate=5, burst=200, limit=500))
+    store = opened(site, strangers=200, limits=limits)
+
+    def machine(number: int) -> int:
+        sent = event(1, plan=f"stranger-{number}", message="x" * 2000).line
+        client = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        try:
+            store.take(sent, token="", plan="", client=client)
+        except RefusalError as refusal:
+            return refusal.status
+        return 200
+
+    assert [machine(number) for number in range(300)] == [200] * 200 + [507] * 100
+    files = sum(path.stat().st_size for path in site.glob("bedplate.sqlite*"))
+    assert {machine(number) for number in range(300, 9000)} == {507}
+    tracemalloc.start()  # for the last tenth only: it makes everything slow
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        assert {machine(number) for number in range(9000, 10_000)} == {507}
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    # What is replaced was not traced, so the buckets of 500 clients count: 150 kB.
+    assert grown < 1_000_000
+    assert sum(path.stat().st_size for path in site.glob("bedplate.sqlite*")) == files
+
+
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.binary(max_size=300)
+    | st.lists(
+        st.sampled_from([event(1).line, event(2, plan="x").line, b"{}", b"[", b'{"version":1}\n'])
+        | st.binary(max_size=40),
+        max_size=6,
+    ).map(b"\n".join)
+)
+def test_any_body_is_taken_or_refused_as_a_mistake(store: EventStore, body: bytes) -> None:
+    status = 200
+    try:
+        store.take(body, token="", plan="")
+    except RefusalError as refusal:
+        status = refusal.status
+    assert status in (200, 400)
