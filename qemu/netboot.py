@@ -23,6 +23,7 @@ from qemu.errors import RigError
 from qemu.program import end, find, mortal, repository, run
 
 TAP = "tap0"
+PREFIX = "bedplate-"
 HERE4, HERE6 = "192.168.77.1", "fd00:77::1"
 HELPER = Path(__file__).with_name("tap_helper.py")
 
@@ -97,7 +98,8 @@ class Segment:
 def segment(directory: Path, *, four: bool = True, six: bool = False) -> Iterator[Segment]:
     """Make a segment for the length of the context, with addresses of the families asked for."""
     directory.mkdir(parents=True, exist_ok=True)
-    name = f"bedplate-{os.getpid()}"
+    _sweep()
+    name = f"{PREFIX}{os.getpid()}"
     with ExitStack() as stack:
         run("ip", "netns", "add", name)
         stack.callback(run, "ip", "netns", "del", name)
@@ -110,6 +112,14 @@ def segment(directory: Path, *, four: bool = True, six: bool = False) -> Iterato
         if six:
             made.run("ip", "address", "add", f"{HERE6}/64", "dev", TAP, "nodad")
         yield made
+
+
+def _sweep() -> None:
+    """Remove what processes that were killed have left: namespaces outlive them."""
+    for place in Path("/run/netns").glob(f"{PREFIX}*"):
+        process = place.name.removeprefix(PREFIX)
+        if process.isdigit() and not Path("/proc", process).exists():
+            run("ip", "netns", "del", place.name)
 
 
 def unpacked(packages: Sequence[str]) -> Path:

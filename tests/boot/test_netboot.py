@@ -38,13 +38,13 @@ NO_PXE = tuple(
 """The firmware tries PXE before HTTP, for more than a minute, and nobody here answers it."""
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.fresh(repository() / "build/lab/netboot") as lab:
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab.fresh(repository() / "build/lab/netboot" / request.node.name[:40]) as lab:
         yield lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def site(lab: Lab) -> Site:
     return Site(lab)
 
