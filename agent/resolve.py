@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from agent.checks.base import Check
+from agent.checks.configure import ConfigureFits
 from agent.checks.disk_image import DiskImageFits
 from agent.checks.disks import ErasableDisks, UniqueNames
 from agent.checks.erasure import DisksForget, ways
@@ -281,6 +282,7 @@ def _of_both(
         return
     yield ImageFits(manifest, layout, layout.disks[0].partition(Role.BOOT).size)
     yield TargetWorks(manifest, layout, plan.encryption)
+    yield ConfigureFits(manifest, plan.configure)
 
 
 def _image(plan: Plan, machine: Machine) -> tuple[Described, Source] | Problem:

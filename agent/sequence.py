@@ -7,7 +7,7 @@ step runs. An absent option is an absent step.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -41,6 +41,7 @@ from agent.steps.prove_target import ProveTarget
 from agent.steps.prove_unlock import ProveUnlock
 from agent.steps.remove_install_key import RemoveInstallKey
 from agent.steps.write_image import WriteImage
+from agent.target import fips
 from agent.target.contents import Listed
 from agent.target.dracut import Dracut
 from agent.target.family import InitrdBuilder, initrd_builder
@@ -69,7 +70,8 @@ class Decided:
     @property
     def needs(self) -> Needs:
         encryption = self.plan.encryption
-        return Needs.of(self.layout, encryption.unlock if encryption else None)
+        needs = Needs.of(self.layout, encryption.unlock if encryption else None)
+        return replace(needs, fips=self.plan.configure.fips)
 
     def options(self, machine_id: UUID) -> tuple[str, ...]:
         """Return the kernel command line of the installed system."""
@@ -78,7 +80,8 @@ class Decided:
         builder = self._initrd_builder
         network = builder.network_options(configure.network, names) if self.needs.tang else ()
         root = builder.kernel_options(self.layout)
-        return kernel_options(root, machine_id, network, configure.kernel_options)
+        extra = fips.options(self.layout) if configure.fips else ()
+        return kernel_options(root, machine_id, network, (*extra, *configure.kernel_options))
 
     @property
     def _initrd_builder(self) -> InitrdBuilder:

@@ -31,7 +31,7 @@ PROGRAMS = frozenset({
 })
 DRACUT = frozenset({
     "clevis", "clevis-pin-null", "clevis-pin-sss", "clevis-pin-tang", "clevis-pin-tpm2", "crypt",
-    "lvm", "mdraid", "network", "systemd", "systemd-cryptsetup", "tpm2-tss",
+    "fips", "lvm", "mdraid", "network", "systemd", "systemd-cryptsetup", "tpm2-tss",
 })
 INITRAMFS = frozenset({"clevis", "cryptroot", "lvm2", "mdadm"})
 # fmt: on
@@ -39,6 +39,7 @@ INITRAMFS = frozenset({"clevis", "cryptroot", "lvm2", "mdadm"})
 # Where distributions keep what they sign: Debian and Ubuntu, SUSE, then Fedora in both its ways.
 _EFI = r"|(?:boot/efi|usr/lib/(?:bootupd/updates|efi/[^/]+/[^/]+))/EFI/[^/]+/"
 _GRUB = r"usr/lib/grub/[^/]+-efi-signed/grub\w+\.efi\.signed|usr/share/efi/[^/]+/grub\.efi"
+_HMAC = r"boot/\.vmlinuz-[^/]+\.hmac|(?:usr/)?lib/modules/[^/]+/\.vmlinuz\.hmac"
 _SHIM = r"usr/lib/shim/shim\w+\.efi(?:\.signed)?|usr/share/efi/[^/]+/shim\.efi"
 
 # The word in the manifest, where it may lie, and for a family what the group may be.
@@ -51,6 +52,7 @@ _PLACES: tuple[tuple[str, re.Pattern[str], frozenset[str] | None], ...] = tuple(
         ("clevis-askpass", r"(?:usr/)?lib/systemd/system/clevis-luks-askpass\.path", None),
         ("grub-modules", r"usr/(?:lib|share)/grub2?/[^/]+-efi/modinfo\.sh", None),
         ("grub-signed", _GRUB + _EFI + r"grub\w+\.efi", None),
+        ("kernel-hmac", _HMAC, None),
         ("selinux-policy", r"etc/selinux/[^/]+/policy/policy\.\d+", None),
         ("shim", _SHIM + _EFI + r"shim\w+\.efi", None),
         ("systemd", r"(?:usr/)?lib/systemd/systemd", None),

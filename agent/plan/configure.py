@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Field, StrictStr
+from pydantic import AfterValidator, Field, StrictBool, StrictStr
 
+from agent.plan.cloud_init import Seed
 from agent.plan.network import EVERY_WIRED_BY_DHCP, Network, network_faults
 from agent.plan.part import Fault, Kind, Part, shown
 from agent.plan.ssh import AuthorizedKey
@@ -18,10 +19,11 @@ _MODE = re.compile(r"0?[0-7]{3}|[0-7]{4}")
 _KERNEL_OPTION = re.compile(r"[!#-&(-~]{1,512}")  # printable ASCII without blanks and quotes
 
 # The installation decides these; a second value on the command line would fight with it.
-OURS_ON_THE_COMMAND_LINE = ("root", "rootflags", "resume", "init", "initrd", "BOOT_IMAGE")
+OURS_ON_THE_COMMAND_LINE = ("root", "rootflags", "resume", "init", "initrd", "BOOT_IMAGE", "boot")
 OUR_PREFIXES = ("rd.luks", "rd.md", "rd.lvm", "luks.", "bedplate.")
 OUR_FILES = frozenset(
     {
+        "/etc/cloud/cloud-init.disabled",
         "/etc/crypttab",
         "/etc/fstab",
         "/etc/hostname",
@@ -53,6 +55,9 @@ def parse_kernel_option(text: str) -> str:
     if not _KERNEL_OPTION.fullmatch(text):
         raise ValueError(f"{shown(text)} is not a kernel option: one word without quotes")
     name = text.partition("=")[0]
+    if name == "fips":
+        hint = "write configure.fips: true, which asks the image whether it can start so"
+        raise ValueError(f"{shown(text)} is not enough by itself: {hint}")
     if name in OURS_ON_THE_COMMAND_LINE or name.startswith(OUR_PREFIXES):
         raise ValueError(f"{shown(text)} is the installation's to decide: leave it out")
     return text
@@ -124,8 +129,26 @@ kernel_options: ["console=tty0", "console=ttyS0,115200"]
         "installation's own",
     )
 
+    cloud_init: Seed = Field(
+        None,
+        description="what cloud-init finds, where the image has it: without a seed it is switched "
+        "off",
+    )
+    fips: StrictBool = Field(
+        False,
+        description="true starts the installed system in FIPS mode: kernel options, dracut's fips "
+        "module, the system's crypto policy. The image must have a validated kernel with its HMAC",
+    )
+
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._interfaces(), self._files_differ()
+        return self._interfaces(), self._files_differ(), self._one_network()
+
+    def _one_network(self) -> Iterator[Fault]:
+        seed = self.cloud_init
+        own = seed is not None and seed.network_config is not None
+        if own and self.network != EVERY_WIRED_BY_DHCP:
+            message = "cloud_init.network_config sets up the network too: give one of the two"
+            yield Fault(("network",), message)
 
     def _interfaces(self) -> Iterator[Fault]:
         for path, message in network_faults(self.network):

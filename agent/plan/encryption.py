@@ -177,7 +177,7 @@ recovery:
     fips: StrictBool = Field(
         False,
         description="true allows only what FIPS 140 knows: PBKDF2 in every key slot, AES-XTS with "
-        "a 512-bit key. Whether the installed system runs in FIPS mode is the image's business",
+        "a 512-bit key. The installed system runs in FIPS mode by `configure.fips`",
     )
     recovery: Recovery = Field(description="who opens the disks when nothing else does")
 

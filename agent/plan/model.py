@@ -60,6 +60,7 @@ class Plan(Part):
             self._whole_disk_stands_alone(),
             self._escrow_is_acknowledged(),
             self._swap_is_encrypted(),
+            self._fips_throughout(),
         )
 
     def _whole_disk_stands_alone(self) -> Iterator[Fault]:
@@ -90,3 +91,10 @@ class Plan(Part):
         if self.storage.swap is not None and self.encryption is None:
             message = "needs encryption, or memory would lie open on the disk: take zram instead"
             yield Fault(("storage", "swap"), message)
+
+    def _fips_throughout(self) -> Iterator[Fault]:
+        encryption = self.encryption
+        written = encryption is not None and "fips" in encryption.model_fields_set
+        if encryption is not None and self.configure.fips and written and not encryption.fips:
+            message = "is false, and configure.fips is true: leave this out"
+            yield Fault(("encryption", "fips"), message)

@@ -14,8 +14,9 @@ from agent.layout.model import Layout
 from agent.machine import Machine, Progress
 from agent.plan.configure import Configure
 from agent.steps.base import Evidence, Json
-from agent.target import mdadm_conf, zram
+from agent.target import fips, mdadm_conf, zram
 from agent.target.accounts import account, authorize
+from agent.target.cloud_init import cloud_init
 from agent.target.contents import Unpacked
 from agent.target.crypttab import crypttab
 from agent.target.family import initrd_builder
@@ -56,6 +57,7 @@ class ConfigureHost:
         self._set_permissions(tree)
         self._enable_network(tree, machine)
         self._enable_data(machine)
+        policy = self.configure.fips and fips.set_policy(tree, self.root, machine.target)
         authorized: dict[str, Json] = {
             name: authorize(tree, account(tree, name), keys)
             for name, keys in self.configure.ssh_authorized_keys.items()
@@ -66,6 +68,7 @@ class ConfigureHost:
             "not_taken_over": list(forgotten),
             "ssh_host_keys": self._make_host_keys(tree, machine),
             "selinux_relabel": relabel_at_first_boot(tree),
+            "fips_policy": policy,
         }
 
     def _files(self, tree: Tree) -> Iterator[TargetFile]:
@@ -79,7 +82,10 @@ class ConfigureHost:
             yield TargetFile.text(place, mdadm_conf.mdadm_conf(self.layout))
         if self.layout.zram is not None:
             yield TargetFile.text(zram.PATH, zram.zram(self.layout.zram))
-        yield from host_network(Unpacked(tree)).files(self.configure.network)
+        seed = self.configure.cloud_init
+        if seed is None or seed.network_config is None:
+            yield from host_network(Unpacked(tree)).files(self.configure.network)
+        yield from cloud_init(tree, seed, self.hostname, self.machine_id)
         for file in self.configure.files:
             yield TargetFile(PurePosixPath(file.path), file.content.encode(), file.permissions)
 

@@ -77,6 +77,8 @@ class Unpacked:
             return any(re.fullmatch(r"systemd-boot\w+\.efi", n) for n in self._loaders())
         if word == "uki":
             return any(True for _ in self._unified())
+        if word == "kernel-hmac":
+            return any(self._hmac(kernel.version) for kernel in self.kernels())
         if word in _PLACES:
             return self.tree.exists(_PLACES[word])
         return any(self.tree.exists(f"{place}/{word}") for place in PROGRAMS)
@@ -89,6 +91,10 @@ class Unpacked:
             image = self._first(_IMAGES, version)
             if image is not None:
                 yield Kernel(version=version, image=image, initrd=self._first(_INITRDS, version))
+
+    def _hmac(self, version: str) -> bool:
+        places = (f"/boot/.vmlinuz-{version}.hmac", f"/usr/lib/modules/{version}/.vmlinuz.hmac")
+        return any(self.tree.exists(place) for place in places)
 
     def _first(self, places: tuple[str, ...], version: str) -> str | None:
         paths = (place.format(version) for place in places)

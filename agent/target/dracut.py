@@ -97,6 +97,8 @@ _PACKAGES = {
 
 def _modules(needs: Needs) -> Iterator[str]:
     yield "lvm"
+    if needs.fips:
+        yield "fips"
     if needs.mirror:
         yield "mdraid"
     if needs.encryption:

@@ -51,6 +51,8 @@ def builtin_modules(tree: Tree, version: str) -> frozenset[str]:
 
 def _programs(needs: Needs) -> Iterator[tuple[str, ...]]:
     yield ("lvm",)
+    if needs.fips:
+        yield ("fips.sh",)
     if needs.mirror:
         yield ("mdadm",)
     if needs.encryption:

@@ -28,8 +28,7 @@ def kernel_options(
 
     `root` is how the family's initrd finds /; `network` how it reaches Tang, empty where nothing
     in the initrd needs it.
-    `fips=1` is never added: it promises validated modules, which no installer can know an image to
-    have, and without dracut's fips module the machine would not boot. The plan may ask for it.
+    `fips=1` is among `extra` where the plan asks for it and the image can (`agent.target.fips`).
     """
     return (*root, *network, f"systemd.machine_id={machine_id.hex}", *extra)
 

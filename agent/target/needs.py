@@ -24,6 +24,8 @@ class Needs:
     """Any array, of the system's disks or of data: the running system looks after it."""
     encrypted_data: bool = False
     """Something that the running system opens, and not the initrd."""
+    fips: bool = False
+    """FIPS mode: the initrd checks the kernel."""
 
     @classmethod
     def of(cls, layout: Layout, policy: Policy | None) -> Needs:
