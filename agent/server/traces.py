@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 QUEUE_SPANS = 20_000
 """Spans that wait for a collector that is down; the newest are dropped when there are more."""
 EXPORT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""That a collector has for the last spans when the server ends."""
 OWN_RUN = "seal"
 """The first boot's only step: it comes in a run of its own, without an event of the run."""
 
@@ -66,7 +68,10 @@ class Traces:
                 self._span(event)
 
     def close(self) -> None:
-        self._provider.shutdown()
+        # Its own timeout is a limit for each attempt, and a collector that is down has several.
+        ending = threading.Thread(target=self._provider.shutdown, name="traces end", daemon=True)
+        ending.start()
+        ending.join(CLOSE_SECONDS)
 
     def _span(self, event: Event) -> None:
         run = f"{event.plan}\n{event.machine}\n{event.run}"
