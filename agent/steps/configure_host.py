@@ -23,7 +23,7 @@ from agent.target.family import initrd_builder
 from agent.target.fstab import fstab
 from agent.target.host_network import host_network
 from agent.target.identity import SSH_DIRECTORY, forget, identity
-from agent.target.selinux import relabel_at_first_boot
+from agent.target.selinux import label_now, relabel_at_first_boot
 from agent.target.tree import TargetFile, Tree
 
 # The root of a fresh file system is 0755; where the image has no such directory it stays so.
@@ -57,6 +57,7 @@ class ConfigureHost:
         self._set_permissions(tree)
         self._enable_network(tree, machine)
         self._enable_data(machine)
+        data = [filesystem.mount for filesystem in self.layout.on_data]
         policy = self.configure.fips and fips.set_policy(tree, self.root, machine.target)
         authorized: dict[str, Json] = {
             name: authorize(tree, account(tree, name), keys)
@@ -68,6 +69,7 @@ class ConfigureHost:
             "not_taken_over": list(forgotten),
             "ssh_host_keys": self._make_host_keys(tree, machine),
             "selinux_relabel": relabel_at_first_boot(tree),
+            "selinux_labelled": list(label_now(tree, self.root, machine.target, data)),
             "fips_policy": policy,
         }
 

@@ -30,11 +30,15 @@ from agent.target.fstab import fstab
 from agent.target.kit.seal import kit
 from agent.target.mdadm_conf import mdadm_conf
 from agent.target.needs import Needs
+from agent.target.selinux import label_now
+from agent.target.tree import Tree
 from tests.unit import fakes
 from tests.unit.fakes import DISKS, SERVER, TANG, FakeHost, order, plan
 from tests.unit.fakes_keys import FakeClevis, FakeKeys, advertisement
+from tests.unit.fakes_target import FakeTarget
 from tests.unit.plan import plans
 from tests.unit.plan.plans import problems_of, small
+from tests.unit.target.sample import debian
 
 SYSTEM = {"count": 2, "where": {"serial": ["SN1", "SN2"]}}
 BAYS = tuple(
@@ -467,3 +471,39 @@ def test_what_is_on_another_disk_may_not_share_names_with_data() -> None:
     assert len(problems) == 2
     assert any("volume group vg0_pgdata too" in problem.message for problem in problems)
     assert any("md array named pgdata" in problem.message for problem in problems)
+
+
+# --- SELinux: the relabelling of the first boot comes before data is mounted
+
+
+def with_policy(root: Path, mode: str) -> Tree:
+    tree = debian(root)
+    for path, text in {
+        "etc/selinux/config": f"SELINUX={mode}\nSELINUXTYPE=mls\n",
+        "etc/selinux/mls/contexts/files/file_contexts": "/.* system_u:object_r:default_t:s0\n",
+        "usr/sbin/setfiles": "",
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return tree
+
+
+@pytest.mark.parametrize(("mode", "done"), [("enforcing", 1), ("permissive", 1), ("disabled", 0)])
+def test_what_an_image_has_on_data_is_labelled_where_there_is_a_policy(
+    tmp_path: Path, mode: str, done: int
+) -> None:
+    tree = with_policy(tmp_path / "root", mode)
+    target = FakeTarget({"setfiles": lambda root, argv: None})
+    labelled = label_now(tree, tree.root, target, ["/var/lib/pgsql"])
+    assert labelled == ("/var/lib/pgsql",) * done
+    contexts = "/etc/selinux/mls/contexts/files/file_contexts"
+    assert target.ran == [("setfiles", "-F", contexts, "/var/lib/pgsql")] * done
+    assert label_now(tree, tree.root, target, []) == ()
+
+
+def test_without_setfiles_nothing_is_run(tmp_path: Path) -> None:
+    tree = with_policy(tmp_path / "root", "enforcing")
+    tree.remove("/usr/sbin/setfiles")
+    target = FakeTarget()
+    assert label_now(tree, tree.root, target, ["/srv"]) == ()
+    assert target.ran == []
