@@ -26,6 +26,7 @@ from agent.adapters.luks import Cryptsetup
 from agent.adapters.medium import Medium
 from agent.adapters.mounts import SystemMounts
 from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
+from agent.adapters.reports import ReportServers
 from agent.adapters.tang import TangServers
 from agent.adapters.target import ChrootTarget
 from agent.adapters.tpm import TpmTools
@@ -230,11 +231,10 @@ class Live:
         return read_inventory()
 
     def judge(self, found: Found) -> Trust:
-        trust = judge(found, policy(), _plan_keys())
         if isinstance(found, ForemanFound):
             self.outcome = outcome_of(found, _talk())
             self.reporter.attach(self.outcome)
-        return trust
+        return judge(found, policy(), _plan_keys())
 
     def follow(self, plan: Plan, *, send: bool = True) -> None:
         """Open the plan's report sinks; with `send` events go there from now on."""
@@ -276,7 +276,7 @@ class Live:
             tpm=TpmTools(run),
             escrow=OpensslCms(run),
             escrow_sink=self.reporter,
-            reports=HttpReports(
+            reports=ReportServers(
                 self.reports,
                 plan=str(self.plan.id) if self.plan else "",
                 escrow=self.plan is not None and self.plan.encryption is not None,
@@ -295,26 +295,6 @@ class Live:
             "uptime": round(float(Path("/proc/uptime").read_text().split()[0]), 1),
             "seconds": round(time.monotonic() - self.began, 1),
         }
-
-
-@dataclass(frozen=True)
-class HttpReports:
-    """The report servers, asked before anything is erased whether they would listen."""
-
-    sinks: Mapping[int, HttpSink | Outcome]
-    """By their number in the plan."""
-    plan: str
-    escrow: bool
-    """Whether each must keep the recovery key's envelope."""
-
-    def problems(self) -> Iterator[Problem]:
-        for number, sink in self.sinks.items():
-            if isinstance(sink, Outcome):
-                reason = sink.reachable()
-            else:
-                reason = sink.reachable(self.plan, escrow=self.escrow)
-            if reason is not None:
-                yield Problem(f"report[{number}]", reason)
 
 
 @contextmanager

@@ -93,11 +93,13 @@ class Outcome:
         if self._telling is not None:
             self._telling.join(self._patience + self._talk.patience)
 
-    def reachable(self) -> str | None:
+    def reachable(self, plan: str = "", *, escrow: bool = False) -> str | None:
         """Return why Foreman could not be told, or None. Asks for its front page: changes nothing.
 
         Its own addresses must not be asked to see whether they answer: a GET of `built` counts.
+        Foreman keeps no envelopes and is not asked to.
         """
+        del plan, escrow
         if self._where is None:
             return None
         address = shown(self._where.failed.text)
