@@ -245,6 +245,26 @@ def test_a_power_cut_anywhere_leaves_a_machine_that_opens_and_goes_on(
     assert reports.bodies[0] == reports.bodies[1]
 
 
+def test_disks_of_data_are_sealed_after_the_system_and_nothing_is_told_before_all_are(
+    lab: Lab, tmp_path: Path
+) -> None:
+    with receiver() as reports:
+        system = Installed(lab, tmp_path, "tpm2 and tang", reports.url)
+        conf, data = system.root / "etc/bedplate/seal.json", tmp_path / "data"
+        conf.write_text(json.dumps({**json.loads(conf.read_text()), "further": [str(data)]}))
+        assert system.boot() != 0, "a disk of data is missing"
+        assert system.keyslots() == FINAL
+        assert not (system.state / "sealed.json").exists()
+        assert reports.bodies == []
+
+        sparse_copy(lab.volumes["tpm2 and tang"], data)
+        assert system.boot() == 0, system.said
+    assert LUKS.keyslots(data) == FINAL
+    assert LUKS.opens(data, Clevis(run, lab.tpm.tcti).unlock(data, SEALED), SEALED)
+    assert len(reports.bodies) == 1
+    assert (system.state / "sealed.json").exists()
+
+
 def test_a_sealed_machine_opens_only_as_it_was_started_and_says_so_once(
     tmp_path: Path, lab: Lab
 ) -> None:
