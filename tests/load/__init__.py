@@ -1,0 +1,1 @@
+"""A thousand machines installing at once against one server: `make load`, build/load.json."""
