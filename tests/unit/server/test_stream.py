@@ -166,7 +166,7 @@ def test_a_reader_who_does_not_read_holds_nobody_up_and_ends_at_the_latest(memor
     with served(app_of(board)) as url:
         parts = urlsplit(url)
         with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as stuck:
-            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
             stuck.sendall(b"GET /v1/fleet/stream HTTP/1.1\r\nHost: x\r\n\r\n")
             until(lambda: board.viewers == 1)
             with reading(url) as stream:
