@@ -27,6 +27,7 @@ from agent.media.names import BOOTED, GRUB_CONFIGURATION, LABEL, LOADER_OPTIONS
 from agent.media.tools import EPOCH, Tools
 from image.builder import apt, mkosi, outputs, stage
 from image.builder.report import BuildError, say, timed
+from image.slim import form as slim
 
 ISO, RAW = "bedplate.iso", "bedplate.raw"
 SIGNATURE = "SHA256SUMS.sig"
@@ -95,6 +96,7 @@ def finish(root: Path, target: Path) -> None:
     if recorded.exists() and recorded.read_text().split()[0] != _live_digest(target):
         for name in (ISO, RAW, STAMP):
             (target / name).unlink(missing_ok=True)
+    slim.drop_stale(target)
     _list(root, target)
 
 

@@ -224,7 +224,7 @@ def test_a_static_address_on_a_bond_finds_its_plan_and_what_is_wrong_is_said(
 def test_options_that_name_no_card_are_why_no_plan_was_found(
     lab: Lab, rig: LiveImage, alone: Segment
 ) -> None:
-    line = f"ip=eth7:dhcp bedplate.plan=http://{HERE4}:1/plan"
+    line = "ip=eth7:dhcp bedplate.plan=ftp://192.0.2.1/plan"  # refused at once, not retried
     machine = directly(bare(lab, "nocard"), "nocard", rig, alone, line)
     with lab.booted(machine, until=r"eth7: there is no such network card", timeout=BOOT) as vm:
         assert MAC in vm.console.text
