@@ -8,7 +8,7 @@ KEY := build/keys/image.key
 PLAN_KEY := build/keys/plan/plan.key
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test venv lint unit adapters machine families foreman boot bench bench-vm deps image live sample clean
+.PHONY: help demo test venv lint unit adapters machine families foreman boot bench bench-vm load deps image page live sample clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,9 @@ unit: venv  ## Pure core, steps and engine; no root, under a minute
 adapters: venv deps  ## Real programs on loopback and sparse files
 	$(PYTEST) -n 4 --dist loadfile tests/adapters
 
+page: venv deps  ## The fleet page in headless Chromium; writes build/page.json
+	$(PYTEST) tests/page
+
 machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
 
@@ -58,6 +61,9 @@ bench: venv deps  ## Measure the image pipeline beside its peers; writes build/b
 
 bench-vm: venv deps live sample  ## Measure it in a virtual machine; writes build/bench-vm.json
 	$(BIN)/python -m qemu bench
+
+load: venv  ## A thousand simulated agents against one server; writes build/load.json
+	$(BIN)/python -m tests.load
 
 deps:  ## apt packages for the rig and the tests
 	qemu/install-deps
