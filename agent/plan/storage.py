@@ -23,6 +23,7 @@ from agent.plan.part import Fault, Kind, Part, shown
 from agent.plan.preset import Preset, load_preset
 from agent.plan.size import Size, render
 from agent.plan.volume import Volume, add_up, large_enough, mounted_once
+from agent.plan.wanted import above
 
 WHOLE_DISK = "whole-disk"
 _VOLUME_GROUP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+.-]{0,63}")
@@ -137,6 +138,7 @@ volumes:
             self._left_out(),
             self._arrays_differ(),
             self._on_one_place(),
+            self._above_data(),
         )
 
     def _nothing_beside(self) -> Iterator[Fault]:
@@ -201,3 +203,11 @@ volumes:
                     message = f"{volume.mount} is in {elsewhere[volume.mount]} too: give one"
                     yield Fault(("data", at, "volumes", number, "mount"), message)
             elsewhere |= {v.mount: f"storage.data[{at}].volumes" for v in one.volumes}
+
+    def _above_data(self) -> Iterator[Fault]:
+        """Yield the volumes of the system that would hang on one of data, and so the boot."""
+        data = [volume.mount for one in self.data for volume in one.volumes]
+        for number, volume in enumerate(self.volumes):
+            if (place := above(volume.mount, data)) != "/" and volume.mount not in data:
+                message = f"{volume.mount} would lie on {place}, which is on disks of data"
+                yield Fault(("volumes", number, "mount"), f"{message}: put it there too")

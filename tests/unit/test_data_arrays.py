@@ -135,6 +135,15 @@ def test_a_mount_point_lies_in_one_place() -> None:
     ]
 
 
+def test_a_volume_that_the_boot_needs_cannot_hang_on_data() -> None:
+    inner = {"mount": "/var/lib/pgsql/conf", "size": "1 GiB"}
+    (found,) = problems_of(small(storage={"data": [array()], "volumes": [inner]}))
+    assert found == (
+        "storage.volumes[0].mount: /var/lib/pgsql/conf would lie on /var/lib/pgsql, which is on "
+        "disks of data: put it there too"
+    )
+
+
 def test_two_arrays_of_one_name_are_refused() -> None:
     other = array(volumes=[{"mount": "/srv", "grow": True}])
     (found,) = problems_of(small(storage={"data": [array(), other]}))

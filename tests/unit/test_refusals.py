@@ -187,6 +187,12 @@ LARGE = b"# " + b"x" * (1 << 20)
 STRANGE_TANG = FakeTang({TANG: advertisement(TANG, "W" * 43)})
 WEAK = {"url": TANG, "thumbprint": "short"}
 ESCROW = plans.encrypted()["encryption"]["recovery"]
+DATA = {
+    "name": "pgdata",
+    "level": "raid10",
+    "count": 4,
+    "volumes": [{"mount": "/var/lib/pgsql", "grow": True}],
+}
 NOBODY = {"unlock": "tpm2", "recovery": {"escrow_to": []}}
 
 CASES = (
@@ -230,6 +236,14 @@ CASES = (
     planned("a finish that nobody knows", "did you mean reboot?", finish="rebot"),
     planned("a mode that YAML reads as octal", "write it in quotes", configure={"files": [
         {"path": "/etc/motd", "mode": 420, "content": "x"}]}),
+    planned("a RAID10 of three", "raid10 needs 4 disks or more, count asks for 3", storage={
+        "data": [{**DATA, "count": 3}]}),
+    planned("data where the system needs it early", "/var/log is needed before", storage={
+        "data": [{**DATA, "volumes": [{"mount": "/var/log", "grow": True}]}]}),
+    planned("FIPS mode by the kernel's option alone", "write configure.fips: true", configure={
+        "kernel_options": ["fips=1"]}),
+    planned("user data that cloud-init would not read", "does not begin as cloud-init", configure={
+        "cloud_init": {"user_data": "echo hello"}}),
     # --- keys in the plan ---
     planned("an unlock policy that nobody knows", "tpm2 xor tang", encryption={
         "unlock": "tpm2 xor tang", "recovery": ESCROW}),
@@ -310,6 +324,8 @@ CASES = (
         disks({"boot_medium": True}), "booted from"),
     met("only a stick is left", disks({"transport": "usb"}), "usb"),
     met("only a SAN is left", disks({"transport": "fc"}, {"transport": "iscsi"}), "fc"),
+    met("no disk left for data", lambda host: None, "0 match, the plan counts 4",
+        "is a disk of the system", plan=order(storage={"data": [DATA]})),
     # --- the network's keys ---
     met("no Tang server there", setting("tang", FakeTang()), "encryption.tang", "refused"),
     met("a Tang server with another key", setting("tang", STRANGE_TANG), "has no key", "W" * 43),
@@ -319,6 +335,10 @@ CASES = (
     met("a payload that is not there", setting("images.away", "404 Not Found"), "404 Not Found"),
     met("an image of another architecture", tree(lambda section: {"architecture": "s390x"}),
         "is built for s390x"),
+    met("an image that cannot start in FIPS mode", lambda host: None, "has no dracut/fips",
+        plan=order(configure={"fips": True})),
+    met("a seed for an image without cloud-init", lambda host: None, "has no cloud-init",
+        plan=order(configure={"cloud_init": {"user_data": "#cloud-config\n{}\n"}})),
     met("an image without a kernel", tree(lambda section: {"kernels": ()}), "has no kernel"),
     met("an image without mdadm", without("mdadm"), "mdadm"),
     met("an image without clevis", without("clevis", "clevis-luks-bind"), "clevis"),
