@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    with Lab.fresh(repository() / "build/lab/boot") as lab:
+    # Of this run alone: two may wait for each other's machines at the same time.
+    directory = repository() / "build/lab" / f"boot-{os.getpid()}"
+    with Lab.fresh(directory) as lab:
         yield lab
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
