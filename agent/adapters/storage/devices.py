@@ -158,7 +158,7 @@ class ChosenFat(_LabelledAtOnce, FATFS):  # type: ignore[misc]
 
 
 OLDER_READERS = {
-    # e2fsck before 1.47 (RHEL 9, SLES 15, Ubuntu 22.04) refuses the one, GRUB before 2.12 the other.
+    # e2fsck before 1.47 (RHEL 9, Ubuntu 22.04) refuses the one, GRUB before 2.12 the other.
     "ext4": "-O ^orphan_file,^metadata_csum_seed",
     # Linux before 5.19 does not mount it (xfs(5), nrext64).
     "xfs": "-i nrext64=0",
