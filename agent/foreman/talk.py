@@ -6,6 +6,7 @@ a library would turn our POST into a GET, or follow one to somebody else with th
 
 from __future__ import annotations
 
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """Foreman renders templates, and works on DHCP and TFTP, before it answers."""
 REDIRECTS = 2
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
 TEXT = "text/plain"
 JSON = "application/json"
 
@@ -125,7 +127,9 @@ class Talk:
                 )
                 return found, urljoin(url, place) if moved and place else None
         except requests.exceptions.SSLError as error:
-            raise SilenceError(f"TLS: {_why(error)}", sent=False, forever=True) from None
+            # A server that restarts hangs up in the handshake; a wrong certificate stays wrong.
+            hung_up = any(isinstance(each, _HUNG_UP) for each in _causes(error))
+            raise SilenceError(f"TLS: {_why(error)}", sent=False, forever=not hung_up) from None
         except (requests.RequestException, HTTPError, OSError) as error:
             raise SilenceError(_why(error), sent=_was_sent(error)) from None
         except ValueError as error:

@@ -367,15 +367,26 @@ def _address(facts: Mapping[str, Any], mac: str) -> str | None:
 
 
 def call(
-    target: tuple[str, int], method: str, path: str, body: bytes = b"", timeout: float = 20
+    target: tuple[str, int],
+    method: str,
+    path: str,
+    body: bytes = b"",
+    timeout: float = 20,
+    length: int | None = None,
 ) -> tuple[int, Any]:
-    """Call a discovered host as Foreman does: TLS, and no look at the certificate."""
+    """Call a discovered host as Foreman does: TLS, and no look at the certificate.
+
+    `length` is what is said of the body where that is not true.
+    """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection = http.client.HTTPSConnection(*target, context=context, timeout=timeout)
     try:
-        connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        connection.request(method, path, body=body, headers=headers)
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -45,6 +46,10 @@ def machine(*addresses: str) -> Inventory:
             Nic(name="eno2", mac=MAC, carrier=True, addresses=addresses),
         ),
     )
+
+
+def nowhere(ip: str) -> None:
+    """Foreman reaches no machine: for tests in which the plan may be found before it calls."""
 
 
 def plan(host: Host) -> str:
@@ -166,14 +171,14 @@ def test_auto_provisioning_calls_back_inside_the_upload(template: Any) -> None:
 
 
 def test_a_foreman_that_cannot_reach_the_machine_is_polled() -> None:
-    with bench(rule=new_host, reach=lambda ip: None) as test:
+    with bench(rule=new_host, reach=nowhere) as test:
         with test.waiting():
             pass
         assert test.found().content == PLAN.encode()
 
 
 def test_a_managed_host_is_never_discovered_again() -> None:
-    with bench() as test:
+    with bench(reach=nowhere) as test:
         pace = Pace(poll=0.05, soon=0.05, resend=0.05, retry=0.05, patience=60)
         with test.waiting(pace):
             until(lambda: test.foreman.discovered.get(MAC))
@@ -219,7 +224,7 @@ def test_before_foreman_has_answered_nothing_is_uploaded() -> None:
 
 
 def test_a_card_without_an_address_is_waited_for_before_anything_is_uploaded() -> None:
-    with bench(rule=new_host) as test:
+    with bench(rule=new_host, reach=nowhere) as test:
         test.addresses = ()
         with test.waiting():
             until(lambda: any("has no address yet" in words for words in test.shown))
@@ -233,7 +238,7 @@ def test_facts_that_were_not_taken_are_sent_again_and_the_reason_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO, "agent.foreman")
     refused = Reply(422, json.dumps({"message": "Unable to find primary NIC"}))
-    with bench(rule=new_host) as test:
+    with bench(rule=new_host, reach=nowhere) as test:
         path = "POST /api/v2/discovered_hosts/facts"
         test.foreman.befall(path, refused, "silent")
         with test.waiting():
@@ -283,14 +288,14 @@ def test_an_order_that_names_another_server_is_answered_no_and_fetches_nothing(
             ((_, status, answer),) = test.foreman.called_back
             assert (status, answer["result"]) == (200, False)
             assert answer["message"]
-            test.foreman.provision(MAC, new_host())
+            test.foreman.add(new_host())
         assert test.found().content == PLAN.encode()
     assert answer["message"] in caplog.text
 
 
 def test_the_port_is_closed_once_there_is_a_plan() -> None:
     with bench(rule=new_host) as test:
-        with test.waiting():
+        with test.waiting(PATIENT):
             pass
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", test.port), timeout=10)
@@ -322,9 +327,8 @@ def test_who_says_nothing_keeps_nobody_waiting_and_who_says_too_much_is_cut() ->
         silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
         try:
             assert call(("127.0.0.1", port), "PUT", "/power/reboot")[0] == 200
-            assert call(("127.0.0.1", port), "PUT", "/power/kexec", b"x" * (BODY_LIMIT + 1))[0] in (
-                413,
-            )
+            said = call(("127.0.0.1", port), "PUT", "/power/kexec", length=BODY_LIMIT + 1)
+            assert said[0] == 413
         finally:
             for each in silent:
                 each.close()
@@ -332,6 +336,7 @@ def test_who_says_nothing_keeps_nobody_waiting_and_who_says_too_much_is_cut() ->
         assert heard == [REBOOT]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_more_than_enough_at_once_are_turned_away_and_later_ones_served() -> None:
     with listening() as (port, heard):
         crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
@@ -342,6 +347,7 @@ def test_more_than_enough_at_once_are_turned_away_and_later_ones_served() -> Non
             try:
                 return call(("127.0.0.1", port), "PUT", "/power/reboot")[0] == 200
             except OSError:
+                gc.collect()  # ssl leaves a socket behind that was closed before the handshake
                 return False
 
         until(served)

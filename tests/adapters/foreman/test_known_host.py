@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from agent.errors import MachineError
 from agent.foreman.outcome import Login, Outcome, Where
 from agent.foreman.source import ForemanFound, ForemanPlan
-from agent.foreman.talk import Talk
+from agent.foreman.talk import SilenceError, Talk
 from agent.report.event import Event, State
 from agent.report.reporter import Reporter
 from agent.report.tail import LogTail
@@ -120,6 +122,21 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path: Path) -> No
         said = refusal(host(foreman).url("provision"), patience=60)
     assert "TLS: " in said
     assert "self-signed" in said.replace("self signed", "self-signed")
+
+
+def test_a_foreman_that_hangs_up_in_the_handshake_is_asked_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            connection.recv(4096)
+            connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        with pytest.raises(SilenceError) as caught:
+            Talk(patience=10).get(f"https://127.0.0.1:{server.getsockname()[1]}/")
+    assert not caught.value.forever
+    assert not caught.value.sent
 
 
 # --- how it ended ---
