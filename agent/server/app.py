@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import random
 import re
 import time
 from functools import partial
@@ -29,7 +30,7 @@ from agent.payload.sign import SigningKey
 from agent.report.event import PLAN_ID
 from agent.report.text import plain
 from agent.server import metrics, views
-from agent.server.events import BODY_LIMIT
+from agent.server.events import BODY_LIMIT, Answer
 from agent.server.files import FileResponse, open_below
 from agent.server.gate import Gate, Login, client_of, refused
 from agent.server.options import Options
@@ -45,6 +46,7 @@ BODY_SECONDS = 30.0
 MACS_LIMIT = 64
 POSTS_AT_ONCE = 64
 """Batches being parsed or stored; as many go into one transaction at most."""
+PAUSE_SECONDS = (2.0, 10.0)
 _MISTAKES = frozenset({400, 401, 403, 404, 408, 409, 413})
 _CHALLENGES = re.compile(r"[0-9a-f]{32,128}")
 
@@ -173,11 +175,23 @@ async def _events_in(request: Request) -> Response:
         site.options.limits.admit_client(client)
     body = await _body(request)
     plan = request.headers.get("bedplate-plan", "")
-    take = partial(site.store.take, body, token=token, plan=plan, client=client)
+    take = partial(_take, site, time.monotonic(), body, token=token, plan=plan, client=client)
     # Threads of their own: downloads shall not wait for the disk, nor the disk for downloads.
     taken = await run_sync(take, limiter=request.app.state.posts)
     site.metrics.posted(time.monotonic() - began)
     return JSONResponse(taken)
+
+
+def _take(site: Site, came: float, body: bytes, **about: str) -> Answer:
+    """Store a batch, unless it has waited for so long that its sender may soon give up.
+
+    A batch that is stored after its sender gave up comes again: a server with more to do than it
+    can would do the same work twice, and get nowhere.
+    """
+    if time.monotonic() - came > site.options.patience:
+        pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311  # so that they do not come back at once
+        raise RefusalError(503, "more to do than can be done", retry_after=pause)
+    return site.store.take(body, **about)
 
 
 def _events_out(request: Request) -> ASGIApp:

@@ -27,4 +27,6 @@ class Options:
     """URL of an OTLP/HTTP collector, with `/v1/traces` at its end."""
     webhook: str = ""
     webhook_secret: Secret | None = None
+    patience: float = 5.0
+    """Seconds that a batch of events may wait for its turn; an agent gives up after 15."""
     limits: Limits = field(default_factory=Limits)

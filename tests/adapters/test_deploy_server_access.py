@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +28,7 @@ from agent.report.event import State
 from agent.report.http import HttpSink
 from agent.secret import Secret
 from agent.server import Options, running
+from agent.server.app import POSTS_AT_ONCE
 from agent.server.batches import STRANGERS_LIMIT
 from agent.server.events import EventStore
 from agent.server.limits import Buckets, Limits
@@ -316,3 +322,35 @@ def test_strangers_are_refused_by_name_once_there_are_too_many(tmp_path: Path) -
         assert "too many plans" in refused.text
         known = served.post("/v1/events", event(2, plan="stranger-7").line, headers=far)
         assert known.status_code == 200
+
+
+def test_a_server_with_too_much_to_do_says_so_before_anybody_gives_up(tmp_path: Path) -> None:
+    """Somebody else holds the database; as many as can be worked on wait for it, others do not."""
+    with running(tmp_path, options=Options(patience=0.3)) as url:
+        served = Served(tmp_path, url)
+        assert served.post("/v1/events", event(1).line).status_code == 200
+        answers: dict[int, requests.Response] = {}
+
+        def machine(number: int) -> None:
+            answers[number] = served.post("/v1/events", event(1, plan=f"plan-{number}").line)
+
+        machines = [threading.Thread(target=machine, args=(n,)) for n in range(POSTS_AT_ONCE + 20)]
+        with contextlib.closing(sqlite3.connect(tmp_path / "bedplate.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for each in machines:
+                each.start()
+            time.sleep(4)  # until all of them have come
+            other.rollback()
+        for each in machines:
+            each.join()
+        codes = Counter(answer.status_code for answer in answers.values())
+        assert codes[200] > 0
+        assert codes[200] + codes[503] == len(machines)
+        assert codes[503] > 0
+        for answer in answers.values():
+            assert answer.status_code == 200 or 2 <= int(answer.headers["retry-after"]) <= 11
+        # What was refused was not stored, and what was stored was not refused.
+        stored = [served.get(f"/v1/events?plan=plan-{n}").status_code for n in range(len(machines))]
+        assert [code == 200 for code in stored] == [
+            answers[n].status_code == 200 for n in range(len(machines))
+        ]

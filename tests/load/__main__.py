@@ -34,7 +34,7 @@ LOOK_SECONDS = 5.0
 @click.command()
 @click.option("--agents", default=1000, show_default=True)
 @click.option("--processes", default=4, show_default=True)
-@click.option("--speed", default=1.5, show_default=True, help="How much faster than recorded.")
+@click.option("--speed", default=1.0, show_default=True, help="How much faster than recorded.")
 @click.option("--ramp", default=15.0, show_default=True, help="Seconds in which all begin.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPOSITORY / "build/load.json")
 def main(agents: int, processes: int, speed: float, ramp: float, output: Path) -> None:
