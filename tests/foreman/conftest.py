@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from qemu.lab import Lab
+from qemu.program import repository
 from qemu.site import Site
 from qemu.tang import HOST_SEEN_BY_GUEST
-from tests.machine.conftest import site
 
-__all__ = ["authority", "site"]
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """Not the lab of tests/machine: both may run at the same time, and each starts afresh."""
+    with Lab.fresh(repository() / "build/lab/foreman") as lab:
+        yield Site(lab)
 
 
 @dataclass(frozen=True)
