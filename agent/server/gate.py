@@ -178,7 +178,10 @@ def _ask(scope: Scope, headers: Headers) -> Response:
     if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
         place = scope["path"] + ("?" + scope["query_string"].decode("latin-1")).rstrip("?")
         return RedirectResponse(f"/login?next={quote(place, safe='')}", 303)
-    challenge = {"WWW-Authenticate": 'Basic realm="bedplate", charset="UTF-8"'}
+    # A browser would ask for a password over the page whose session has ended; its script goes to
+    # the form instead. Browsers alone send Fetch Metadata.
+    script = "sec-fetch-mode" in headers
+    challenge = {} if script else {"WWW-Authenticate": 'Basic realm="bedplate", charset="UTF-8"'}
     return PlainTextResponse("needs an operator's name and password\n", 401, challenge)
 
 

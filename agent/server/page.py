@@ -19,7 +19,7 @@ REFRESH = 5
 ROWS_LIMIT = 2000
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 COLUMNS = (
     ("name", "Machine"),
@@ -52,7 +52,7 @@ _PAGE = Template("""<!doctype html>
 <h1>Bedplate</h1>
 <p id="sentence">$sentence</p>
 <p id="link" role="status"></p>
-</header>
+$logout</header>
 <section id="roll-out" aria-label="Roll-out" hidden>
 <div id="totals" role="group" aria-label="Show only machines that are"></div>
 <figure id="timeline"></figure>
@@ -78,6 +78,7 @@ $rows
 </body>
 </html>
 """)
+_LOGOUT = '<form method="post" action="logout"><button>Log out</button></form>'
 _ROW = Template(
     '<tr class="$state"><td class="name"><a href="v1/fleet/$id">$name</a><small>$machine</small>'
     '</td><td class="state">$state</td><td class="step">$step</td><td class="share">$bar</td>'
@@ -86,8 +87,8 @@ _ROW = Template(
 )
 
 
-def render(entries: Iterable[Entry], now: float | None = None) -> str:
-    """Return the page; `now` is in Unix seconds."""
+def render(entries: Iterable[Entry], now: float | None = None, *, logged_in: bool = False) -> str:
+    """Return the page; `now` is in Unix seconds, `logged_in` is true for who can log out."""
     now = time.time() if now is None else now
     shown = sorted(entries, key=lambda each: (STATES.index(each.state), each.name))
     counts = totals(shown)
@@ -96,6 +97,7 @@ def render(entries: Iterable[Entry], now: float | None = None) -> str:
         machines=counts["machines"],
         installed=counts["installed"],
         sentence=_sentence(counts),
+        logout=_LOGOUT if logged_in else "",
         heads="".join(f'<th scope="col" data-by="{by}">{name}</th>' for by, name in COLUMNS),
         rows="\n".join(_row(each, now) for each in shown[:ROWS_LIMIT]),
     )

@@ -25,6 +25,8 @@ from agent.server.board import Board
 from agent.server.detail import detail
 from agent.server.refusal import RefusalError
 
+SESSION = "bedplate_session"
+"""The cookie of an operator who is logged in (`gate`)."""
 VIEWERS_LIMIT = 500
 PIECE = 32 * 1024
 """Bytes handed to the connection at once: what a reader who does not read can hold up."""
@@ -57,15 +59,17 @@ def _with(board: Board, view: View) -> Callable[[Request], Awaitable[Any]]:
     return answer
 
 
-async def _page(board: Board, _: Request) -> Response:
-    entries = await run_in_threadpool(board.entries)
+async def _page(board: Board, request: Request) -> Response:
+    def written() -> str:
+        return page.render(board.entries(), board.now, logged_in=SESSION in request.cookies)
+
     headers = {
         "Content-Security-Policy": page.POLICY,
         "Cache-Control": "no-store",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-    return HTMLResponse(await run_in_threadpool(page.render, entries), headers=headers)
+    return HTMLResponse(await run_in_threadpool(written), headers=headers)
 
 
 async def _fleet(board: Board, _: Request) -> Response:

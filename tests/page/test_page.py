@@ -169,7 +169,7 @@ def test_the_detail_shows_steps_evidence_layout_and_seal(fleet: Memory, look: Lo
     steps = page.locator("#detail .steps li")
     expect(steps).to_have_count(23)
     expect(steps.filter(has_text="Write the image")).to_contain_text("9 s")
-    expect(steps.last).to_contain_text("seal")
+    expect(steps.last).to_contain_text("Seal to this machine")
     steps.filter(has_text="Bind /dev/md/root").locator("summary").click()
     expect(steps.filter(has_text="Bind /dev/md/root")).to_contain_text("tpm2 and tang")
     expect(page.locator("#detail svg.layout .disk")).to_have_count(2)

@@ -146,6 +146,7 @@ function failure(found, run) {
   return box;
 }
 
+const SEAL = "Seal to this machine's TPM, by its first boot";
 const MARKS = { started: "▸", progress: "▸", finished: "✓", failed: "✗", "": "·" };
 
 function steps(run, after) {
@@ -160,7 +161,8 @@ function line(step, longest) {
   const took = step.seconds === null ? "" : duration(step.seconds);
   const fill = element("i");
   fill.style.width = `${(((step.seconds ?? 0) / longest) * 100).toFixed(1)}%`;
-  const name = element("span", "what", step.title || step.name);
+  const title = step.name === "seal" && step.title === step.name ? SEAL : step.title || step.name;
+  const name = element("span", "what", title);
   const parts = [element("span", "mark", MARKS[step.state] ?? "·"), name];
   if (step.done !== null && step.state !== "finished") name.append(" ", element("small", "", counted({ ...step, steps: 0 })));
   if (step.state === "failed" && step.message) name.append(element("em", "", step.message));

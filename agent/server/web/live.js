@@ -36,8 +36,19 @@ export class Live {
       if (source !== this.source) return;
       this.state("lost");
       // The browser comes back by itself, except after an answer that was no stream.
-      if (source.readyState === EventSource.CLOSED) this.again(this.pause);
+      if (source.readyState === EventSource.CLOSED) this.refused();
     };
+  }
+
+  // An answer that was no stream: the server is starting, or our session has ended.
+  async refused() {
+    try {
+      const page = await fetch("./", { headers: { accept: "text/html" }, redirect: "manual", method: "GET" });
+      if (page.type === "opaqueredirect") location.reload();
+    } catch {
+      // Nobody is there.
+    }
+    this.again(this.pause);
   }
 
   again(pause) {

@@ -11,8 +11,8 @@ export function timeline(place, machines, now) {
     .map((each) => ({ at: Math.min(each.ended, now), good: each.state === "installed" }))
     .sort((a, b) => a.at - b.at);
   const etas = machines.filter((each) => each.eta !== null && each.eta_of === "run").map((each) => each.eta);
-  const running = machines.filter((each) => each.state === "running" || each.state === "silent");
-  const began = running.concat(machines.filter((each) => each.ended)).map((each) => each.began ?? now);
+  const running = machines.filter((each) => each.state === "running");
+  const began = machines.filter((each) => each.began !== null).map((each) => each.began);
   const start = Math.max(beginning(ends.map((each) => each.at), began, now), now - 7 * 86400);
   const until = etas.length ? Math.max(now, ...etas) : now;
   place.replaceChildren();

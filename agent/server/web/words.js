@@ -37,10 +37,12 @@ export function age(seconds) {
   return whole < 86400 * 2 ? `${Math.floor(whole / 3600)} h ago` : `${Math.floor(whole / 86400)} days ago`;
 }
 
+// A time of day; of another day only where it could be taken for today's.
 export function clock(seconds) {
   const at = new Date(seconds * 1000);
-  const time = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  return new Date().toDateString() === at.toDateString() ? time : `${at.toISOString().slice(0, 10)} ${time}`;
+  const time = `${two(at.getHours())}:${two(at.getMinutes())}`;
+  if (Math.abs(Date.now() - at) < 18 * 3600 * 1000) return `${time}:${two(at.getSeconds())}`;
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${time}`;
 }
 
 // Control and direction characters as escapes, so that a text cannot pretend to be another one.
