@@ -23,7 +23,7 @@ from agent.adapters.images import HttpImages
 from agent.adapters.inventory import InventoryReader
 from agent.adapters.kernel import KernelKnobs
 from agent.adapters.luks import Cryptsetup
-from agent.adapters.medium import Medium
+from agent.adapters.medium import Medium, trusted_files
 from agent.adapters.mounts import SystemMounts
 from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
 from agent.adapters.reports import ReportServers
@@ -345,15 +345,7 @@ def _plan_keys() -> Sequence[PublicKey]:
 
 
 def _baked_and_brought(baked: Path, brought: str, pattern: str) -> list[Path]:
-    """Return the files of the live image and those of the operator's medium.
-
-    None from a medium where plans must be signed: what decides whom to believe was decided when
-    this image was built, and a stick that anybody can put in has no say in it.
-    """
-    found = sorted(baked.glob(pattern))
-    if not policy().require_signed_plan:
-        found += sorted((MEDIUM / brought).glob(pattern))
-    return found
+    return trusted_files(baked, MEDIUM / brought, pattern, policy())
 
 
 def _authorities() -> Path | None:

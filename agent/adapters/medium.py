@@ -17,6 +17,7 @@ import pyudev
 from agent.adapters.command import Run
 from agent.errors import CommandError, MachineError, Problem
 from agent.media.names import LABEL
+from agent.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,16 @@ class Medium:
 class _Candidate:
     device: str
     booted: bool
+
+
+def trusted_files(baked: Path, brought: Path, pattern: str, policy: Policy) -> list[Path]:
+    """Return the keys or authorities of the live image, and those of the operator's medium.
+
+    None from a medium where plans must be signed: what decides whom to believe was decided when
+    this image was built, and a stick that anybody can put in has no say in it.
+    """
+    found = sorted(baked.glob(pattern))
+    return found if policy.require_signed_plan else found + sorted(brought.glob(pattern))
 
 
 def detachable(properties: Properties) -> bool:

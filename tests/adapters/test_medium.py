@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.medium import Medium, Properties
+from agent.adapters.medium import Medium, Properties, trusted_files
 from agent.adapters.plan_sources import MediumPlan
 from agent.errors import CommandError, MachineError
 from agent.find import PLAN_LIMIT, Found
+from agent.policy import Policy
 from agent.secret import Secret
 
 PLAN = b"version: 1\nhostname: db01\n"
@@ -181,3 +182,22 @@ def test_a_plan_on_a_medium_is_not_read_beyond_its_limit(tmp_path: Path) -> None
     found = MediumPlan(medium(tmp_path, programs, STICK)).read()
     assert found is not None
     assert len(found.content) == PLAN_LIMIT + 1
+
+
+@pytest.mark.parametrize(
+    ("signed", "names"), [(False, ["ours.pub", "theirs.pub"]), (True, ["ours.pub"])]
+)
+def test_keys_on_a_medium_count_unless_plans_must_be_signed(
+    tmp_path: Path, signed: bool, names: list[str]
+) -> None:
+    baked, brought = tmp_path / "etc", tmp_path / "media"
+    for directory, name in ((baked, "ours.pub"), (brought, "theirs.pub"), (brought, "x.txt")):
+        directory.mkdir(exist_ok=True)
+        (directory / name).touch()
+    found = trusted_files(baked, brought, "*.pub", Policy(require_signed_plan=signed))
+    assert [path.name for path in found] == names
+
+
+def test_without_a_medium_the_keys_of_the_image_count(tmp_path: Path) -> None:
+    (tmp_path / "ours.pub").touch()
+    assert trusted_files(tmp_path, tmp_path / "none", "*.pub", Policy()) == [tmp_path / "ours.pub"]
