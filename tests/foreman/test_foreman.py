@@ -104,6 +104,9 @@ def test_a_host_that_foreman_knows_is_installed_and_leaves_build_mode(
     events = here.events(host, token)
     assert events[-1]["state"] == "finished"
     assert f"token={token}" not in json.dumps(events)
+    # The kernel shows its own command line, which is where the boot loader put the token.
+    ours = [line for line in here.console.splitlines() if "ommand line: " not in line]
+    assert f"token={token}" not in "\n".join(ours)
 
 
 def test_a_host_that_foreman_does_not_know_is_discovered_and_installed_in_one_boot(
