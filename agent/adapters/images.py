@@ -20,14 +20,12 @@ from agent.payload.direct import Target
 from agent.payload.disk import Flashed, FlashOptions, Verify, flash
 from agent.payload.fetch import Source, get_manifest, probe
 from agent.payload.head import head
-from agent.payload.lent import Buffers
+from agent.payload.lay import lay
 from agent.payload.manifest import Manifest
 from agent.payload.options import ANYONE, Access, FetchOptions
-from agent.payload.pieces import Pieces
-from agent.payload.shards import Cuts
 from agent.payload.sign import PublicKey
 from agent.payload.stamp import Stamp
-from agent.payload.stream import Tally, stream
+from agent.payload.stream import Tally
 from agent.payload.tree import extract
 from agent.proxy import DIRECT, Proxies
 from agent.reference import Reference
@@ -94,23 +92,8 @@ class HttpImages:
                 extract(pieces, root, command.feeding, size=image.size, progress=progress)
             return Tally(dict(zip(source.payload_urls, image.sizes, strict=True)))
         assert isinstance(image, Manifest)
-        tally, buffers, options = Tally(), Buffers(), self.options(source.access)
-
-        def read(numbers: range) -> Iterator[bytes]:
-            with Pieces(image, source, options) as pieces:
-                yield from map(pieces.get, numbers)
-
-        with closing(stream(image, source, options, tally, buffers)) as chunks:
-            extract(
-                chunks,
-                root,
-                command.feeding,
-                size=image.size,
-                progress=progress,
-                cuts=Cuts.of(image, read),
-                back=buffers.back,
-            )
-        return tally
+        options = self.options(source.access)
+        return lay(image, source, root, command.feeding, options=options, progress=progress)
 
     def head(self, image: Manifest, source: Source) -> bytes:
         return head(image, source, self.options(source.access))

@@ -211,6 +211,8 @@ class Client:
     def _exchange(
         self, link: Link, method: str, target: str, headers: dict[str, str], body: bytes
     ) -> http.client.HTTPResponse:
+        # For what is sent now: receiving has left a time of its own there, or none.
+        cast(socket.socket, link.sock).settimeout(self._options.stall)
         if method in {"GET", "HEAD"}:
             link.request(method, target, headers=headers)
             return link.getresponse()

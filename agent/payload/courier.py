@@ -28,7 +28,7 @@ from agent.payload.trouble import Corrupt, Slow, Trouble
 SLOWER = 4.0
 """How many times longer than another mirror would take, a mirror may take for a chunk."""
 
-KEPT = 512 << 10
+KEPT = 1 << 20
 """Bytes of memory that stay with a courier between two chunks; a multiple of any page."""
 
 
@@ -39,6 +39,7 @@ class _Errand:
     number: int
     chunk: Chunk
     until: float
+    frame: memoryview
     filling: Filling
     mirror: Mirror | None = None
     corrupt: Counter[str] = field(default_factory=Counter)
@@ -76,28 +77,25 @@ class Courier:
 
         Done or failed within `FetchOptions.patience`.
         """
-        self.fetch(number)
-        self.decode(number, into)
-
-    def fetch(self, number: int) -> None:
-        """Have the frame of chunk `number` here, verified: half of `bring`."""
         chunk = self._manifest.chunks[number]
-        frame = self._frame(chunk)
-        until = min(self._until, time.monotonic() + self._options.patience)
-        self._fetch(_Errand(number, chunk, until, Filling(frame)))
-
-    def decode(self, number: int, into: memoryview) -> None:
-        """Fill `into` with the bytes of the chunk that was fetched last."""
-        chunk = self._manifest.chunks[number]
-        try:
-            self._decoder.decode(self._frame(chunk), into)
-        except ImageError as error:
-            raise ImageError(f"{self._place(number)}: its frame {error}") from None
+        with memoryview(self._memory)[: chunk.stored] as frame:
+            self.fetch(number, frame)
+            self.decode(number, frame, into)
         if chunk.stored > KEPT:  # the few that did not compress would stay in memory to the end
             self._memory.madvise(mmap.MADV_DONTNEED, KEPT, len(self._memory) - KEPT)
 
-    def _frame(self, chunk: Chunk) -> memoryview:
-        return memoryview(self._memory)[: chunk.stored]
+    def fetch(self, number: int, frame: memoryview) -> None:
+        """Fill `frame` with that of chunk `number`, verified: half of `bring`."""
+        chunk = self._manifest.chunks[number]
+        until = min(self._until, time.monotonic() + self._options.patience)
+        self._fetch(_Errand(number, chunk, until, frame, Filling(frame)))
+
+    def decode(self, number: int, frame: memoryview, into: memoryview) -> None:
+        """Fill `into` with the bytes of chunk `number`, whose verified frame is given."""
+        try:
+            self._decoder.decode(frame, into)
+        except ImageError as error:
+            raise ImageError(f"{self._place(number)}: its frame {error}") from None
 
     def abort(self) -> None:
         """Break off what `bring` is waiting for in another thread."""
@@ -129,7 +127,13 @@ class Courier:
             reraise=True,
         )
         try:
-            retrying(self._try, errand)
+            try:  # which is nearly always all, and then costs no more than it must
+                self._try(errand)
+            except Trouble:
+                if too_late(None):
+                    raise
+                sleep(nap(None))
+                retrying(self._try, errand)
         except NoMirrorError:
             raise ImageError(self._failure(errand, "no mirror has it")) from None
         except Trouble:
@@ -192,7 +196,7 @@ class Courier:
 
     def _verify(self, errand: _Errand) -> None:
         chunk = errand.chunk
-        digest = sha256(self._frame(chunk)).hexdigest()
+        digest = sha256(errand.frame).hexdigest()
         if digest != chunk.sha256:
             raise Corrupt(
                 f"sent bytes {chunk.at} to {chunk.at + chunk.stored - 1} with sha256 {digest}, "

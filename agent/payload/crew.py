@@ -18,6 +18,7 @@ from agent.payload.fetch import Source
 from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors, NoRangesError
 from agent.payload.options import FetchOptions
+from agent.payload.room import Room
 
 MEMORY = 24 << 20
 """Bytes of image under way: with large chunks there are fewer threads."""
@@ -56,14 +57,14 @@ class Crew:
         `errand` runs beside them. Where no mirror has ranges, one connection goes from front to
         back instead, and `errand` is called again to finish.
         """
-        shift = _Shift(self._manifest, self._hire)
         try:
-            shift.work(self._lanes, numbers, self._noting(use), errand)
+            shift = _Shift(self._manifest, self._hire, self._lanes)
+            shift.work(numbers, self._noting(use), errand)
         except NoRangesError:
             self._options.warn("no mirror has ranges: going on with one connection")
             self._mirrors.sequential = True
             left = [number for number in numbers if number not in self._done]
-            _Shift(self._manifest, self._hire).work(1, left, use, errand)
+            _Shift(self._manifest, self._hire, 1).work(left, use, errand)
 
     def _noting(self, use: Use) -> Use:
         def used(number: int, content: memoryview) -> None:
@@ -86,20 +87,21 @@ class Crew:
 class _Shift:
     """One go at a list of chunks: the first failure sends everybody home."""
 
-    def __init__(self, manifest: Manifest, hire: Callable[[threading.Event], Courier]) -> None:
-        self._manifest, self._hire = manifest, hire
+    def __init__(
+        self, manifest: Manifest, hire: Callable[[threading.Event], Courier], lanes: int
+    ) -> None:
+        self._manifest, self._hire, self._lanes = manifest, hire, lanes
         self._stopped = threading.Event()
-        self._lock = threading.Condition()
-        self._room = 0
+        self._lock = threading.Lock()
+        most = max(chunk.stored for chunk in manifest.chunks)
+        self._room = Room(max(lanes * FRAMES, most), self._stopped)
         self._couriers: list[Courier] = []
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._failure: BaseException | None = None
 
-    def work(self, lanes: int, numbers: Iterable[int], use: Use, errand: Errand) -> None:
-        queue = iter(numbers)
-        size = self._manifest.chunk_size
-        self._room = max(lanes * FRAMES, max(chunk.stored for chunk in self._manifest.chunks))
-        buffers = [pages(size) for _ in range(max(1, lanes - SPARE))]
+    def work(self, numbers: Iterable[int], use: Use, errand: Errand) -> None:
+        queue, lanes = iter(numbers), self._lanes
+        buffers = [pages(self._manifest.chunk_size) for _ in range(max(1, lanes - SPARE))]
         for buffer in buffers:
             self._free.put(memoryview(buffer))
         threads = [
@@ -134,8 +136,8 @@ class _Shift:
         with self._lock:
             self._failure = self._failure or error
             self._stopped.set()
-            self._lock.notify_all()
             couriers = list(self._couriers)
+        self._room.wake()
         for courier in couriers:
             courier.abort()
 
@@ -145,33 +147,32 @@ class _Shift:
             self._couriers.append(courier)
         try:
             while (number := self._next(queue)) is not None:
-                courier.fetch(number)
-                buffer = self._free.get()
-                try:
-                    with buffer[: self._manifest.chunks[number].length] as content:
-                        courier.decode(number, content)
-                        self._returned(number)
-                        use(number, content)
-                finally:
-                    self._free.put(buffer)
+                self._bring(courier, number, use)
         finally:
             with self._lock:
                 self._couriers.remove(courier)
             courier.close()
 
-    def _next(self, queue: Iterator[int]) -> int | None:
-        """Return the number of the next chunk when there is room for its frame."""
-        with self._lock:
-            number = None if self._stopped.is_set() else next(queue, None)
-            if number is None:
-                return None
-            stored = self._manifest.chunks[number].stored
-            self._lock.wait_for(lambda: self._room >= stored or self._stopped.is_set())
-            self._room -= stored
-            return None if self._stopped.is_set() else number
+    def _bring(self, courier: Courier, number: int, use: Use) -> None:
+        chunk = self._manifest.chunks[number]
+        frame = self._room.take(chunk.stored)
+        if frame is None:
+            return
+        try:
+            courier.fetch(number, frame.view)
+            buffer = self._free.get()
+            try:
+                with buffer[: chunk.length] as content:
+                    courier.decode(number, frame.view, content)
+                    self._room.give(frame)
+                    frame = None
+                    use(number, content)
+            finally:
+                self._free.put(buffer)
+        finally:
+            if frame is not None:
+                self._room.give(frame)
 
-    def _returned(self, number: int) -> None:
-        """Make room again: the frame of a chunk was decoded."""
+    def _next(self, queue: Iterator[int]) -> int | None:
         with self._lock:
-            self._room += self._manifest.chunks[number].stored
-            self._lock.notify_all()
+            return None if self._stopped.is_set() else next(queue, None)

@@ -28,6 +28,9 @@ ALIGNMENT = 4096
 """Bytes that offsets and lengths are multiples of, whatever the sectors of the device."""
 LOCK_PATIENCE = 30.0
 """Seconds that udev may take to look at the device; under emulation a probe takes several."""
+HUGE = 4 << 20
+"""Bytes of memory from which the kernel is asked for large pages: fewer faults, fewer entries of
+the processor's table of pages; less is perhaps not used to its end."""
 BEHIND = 8
 """Writes that may be on their way to a device that takes none past the page cache."""
 _BLKSSZGET, _BLKGETSIZE64, _BLKFLSBUF = 0x1268, 0x80081272, 0x1261  # linux/fs.h
@@ -204,7 +207,11 @@ def _lock(device: Device) -> None:
 
 def pages(size: int) -> mmap.mmap:
     """Return memory that begins on a page, as O_DIRECT wants it, and is there once it is used."""
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= HUGE:
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _ioctl(descriptor: int, request: int, form: str) -> int:

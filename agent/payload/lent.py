@@ -76,8 +76,15 @@ class Spliced:
 
         Raises `BlockingIOError` when it is full, `BrokenPipeError` when nobody reads any more.
         """
-        able = self._able and not view.readonly
-        count = self._splice(view) if able else os.write(self._descriptor, view)
+        if view.readonly or not self._able:
+            return self.write(view)
+        count = self._splice(view)
+        self.given += count
+        return count
+
+    def write(self, view: memoryview) -> int:
+        """Put a copy into the pipe, else as `put`."""
+        count = os.write(self._descriptor, view)
         self.given += count
         return count
 

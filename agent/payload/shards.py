@@ -34,6 +34,8 @@ WAITING = 3
 HELD = 3
 """Lent chunks that an extractor may hold: one that waits, one it is fed with, and what is in its
 pipe of the one before."""
+LENT_FROM = 256 << 10
+"""Bytes of a chunk from which it is worth waiting for until its pages have been read."""
 PATIENCE = 600.0
 """Seconds in which a program must read something; disks in trouble retry for minutes."""
 _LOOK = 0.2
@@ -221,10 +223,11 @@ class Shards:
             with self._open() as pipe:
                 spliced = Spliced(pipe.fileno())
                 while view is not None:
-                    # Among the held from the start: it comes back whatever happens.
-                    lane.held.append((view, spliced.given + len(view)))
-                    lent = spliced.put if self._back else None
-                    feed(pipe, view, self._patience, self._stopped, lent)
+                    lent = self._back is not None and len(view) >= LENT_FROM
+                    end = spliced.given + (len(view) if lent else 0)
+                    lane.held.append((view, end))  # at once: it comes back whatever happens
+                    put = spliced.put if lent else spliced.write
+                    feed(pipe, view, self._patience, self._stopped, put)
                     self._read(lane, spliced, len(view))
                     view = self._next(lane, spliced)
         except BaseException as error:  # raised again in the thread that feeds us

@@ -28,11 +28,12 @@ def disk(url: str, target: Path, trusted: Sequence[PublicKey]) -> None:
 
 
 def tree(url: str, target: Path, trusted: Sequence[PublicKey]) -> None:
-    from agent.adapters.images import HttpImages  # loads what a disk image has no need of
+    # Loads what a disk image has no need of.
+    from agent.adapters.command import feeding
+    from agent.payload.lay import lay
 
-    images = HttpImages(trusted)
-    manifest, source = images.find([url])
-    images.lay(manifest, source, target, lambda done, total: None)
+    manifest, source = get_manifest([url], trusted)
+    lay(manifest, source, target, feeding)
 
 
 def main(what: str, url: str, target: Path, key: Path) -> None:

@@ -108,3 +108,47 @@ def test_what_has_no_operating_system_is_an_overlay_unless_said_otherwise(tmp_pa
     system = tar_of([(member("etc/os-release", b"ID=x\n"), b"ID=x\n")])
     assert reason(system, tmp_path, overlay=None) == ""
     assert reason(system, tmp_path, overlay=True).startswith("is an overlay")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([("d", "5"), ("d/x", "0")], True),
+        ([("d/x", "0"), ("d", "5")], True),
+        ([("x", "0")], True),
+        ([("./x", "0"), (".", "5")], True),
+        ([("d/x", "0")], None),
+        ([("d/e", "5")], None),
+        ([("e", "5"), ("e/x", "1", "d/x")], None),
+        ([("x", "0"), ("x", "0")], None),
+    ],
+)
+def test_it_is_known_whether_each_parent_has_a_member(
+    tmp_path: Path, rows: list[Row], expected: bool | None
+) -> None:
+    with Rewriting(tmp_path, SMALL, move=True, overlay=False) as rewriting:
+        list(rewriting.pieces([archive(*rows)]))
+    assert rewriting.tree.parents is expected
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ("SCHILY.acl.access", ("acls",)),
+        ("SCHILY.acl.default", ("acls",)),
+        ("RHT.security.selinux", ("selinux",)),
+        ("SCHILY.xattr.user.note", ("xattrs",)),
+        ("SCHILY.xattr.security.capability", ("xattrs",)),
+        ("comment", ()),
+    ],
+)
+@pytest.mark.parametrize("move", [True, False])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+def test_it_is_known_which_attributes_members_have(
+    tmp_path: Path, record: str, expected: tuple[str, ...], move: bool, kind: bytes
+) -> None:
+    header = member("second", b"", type=kind, pax_headers={record: "value"})
+    raw = tar_of([(member("first"), b""), (header, b"")])
+    with Rewriting(tmp_path, SMALL, move=move, overlay=False) as rewriting:
+        list(rewriting.pieces([raw]))
+    assert rewriting.tree.attributes == expected
