@@ -12,6 +12,7 @@ from agent.plan.parse import parse
 from tests.unit.plan.plans import SSH_KEY, certificate, encrypted, problems_of, small, text_of
 
 NOT_YET = "is not supported yet by this version"
+BUILT = "https://foreman.example.com/unattended/built"
 SIZE = "its size; where it grows, what it has at least"
 EVERYTHING_WRONG = b"""\
 version: 2
@@ -678,8 +679,7 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     (
         small(report=[{"type": "foreman", "built": "s://sesame", "failed": 7}]),
         [
-            "report[0].built: is not a URL such as "
-            "https://foreman.example.com/unattended/built?token=…",
+            f"report[0].built: is not a URL such as {BUILT}?token=…",
             "report[0].failed: is not text: write it in quotes",
         ],
     ),
