@@ -27,6 +27,7 @@ from agent.adapters.medium import Medium
 from agent.errors import MachineError, Problem
 from agent.find import PLAN_LIMIT, Found
 from agent.media.names import LABEL, PLAN
+from agent.payload.answer import retry_after
 from agent.payload.sign import SIGNATURE_SIZE
 from agent.proxy import Proxies
 from agent.report.tls import connect
@@ -42,7 +43,11 @@ is still learning takes 50."""
 
 
 class _TryAgainError(Exception):
-    """The server or the way to it is not there yet."""
+    """The server or the way to it is not there yet; `rest` is how long it wants to be let alone."""
+
+    def __init__(self, message: str, rest: float = 0.0) -> None:
+        super().__init__(message)
+        self.rest = rest
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class UrlPlan:
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type(_TryAgainError),
-                wait=wait_random_exponential(multiplier=1, max=10),
+                wait=_pause,
                 stop=stop_after_delay(self.patience),
                 before_sleep=_tell,
                 reraise=True,
@@ -120,7 +125,8 @@ class UrlPlan:
                 url, timeout=(10, 30), stream=True, headers=headers, verify=verify
             ) as answer:
                 if answer.status_code in (408, 429) or answer.status_code >= 500:
-                    raise _TryAgainError(f"{answer.status_code} {answer.reason}")
+                    rest = retry_after(answer.headers.get("Retry-After")) or 0.0
+                    raise _TryAgainError(f"{answer.status_code} {answer.reason}", rest)
                 content = answer.raw.read(PLAN_LIMIT + 1, decode_content=True)
         except (requests.exceptions.SSLError, ValueError) as error:
             # Not retried: neither a wrong certificate (or clock) nor a bad URL mends itself.
@@ -228,6 +234,15 @@ def signature_of(plan: Path) -> bytes | None:
             return stream.read(SIGNATURE_SIZE + 1)
     except FileNotFoundError:
         return None
+
+
+_BACKOFF = wait_random_exponential(multiplier=1, max=10)
+
+
+def _pause(state: RetryCallState) -> float:
+    """Return the seconds until the next attempt: those the server asks for, if it does."""
+    error = state.outcome.exception() if state.outcome else None
+    return max(_BACKOFF(state), error.rest if isinstance(error, _TryAgainError) else 0.0)
 
 
 def _tell(state: RetryCallState) -> None:

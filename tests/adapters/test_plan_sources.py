@@ -121,6 +121,13 @@ def test_a_server_that_recovers_is_asked_again(
     assert "trying again" in caplog.text
 
 
+def test_a_server_that_asks_for_a_pause_gets_it() -> None:
+    with serving(Status(429, retry_after="3"), None) as server:
+        began = time.monotonic()
+        assert UrlPlan(server.url("plan.yaml")).read() is not None
+        assert time.monotonic() - began >= 3
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"), [(Status(503), "503 Whatever"), (CutBody(100), "bytes read")]
 )
