@@ -41,8 +41,8 @@ class DataArray(Part):
     """Further disks for data, under the same encryption as the system's.
 
     The disks become one array, encrypted with key slots, a recovery key and an envelope of its own,
-    and a volume group with these volumes. A mount point that the preset has lies here instead of on
-    the system's disks, with the preset's options.
+    and a volume group with these volumes. Each needs `size` or `grow`; shares are of this group. A
+    mount point that the preset has lies here instead of on the system's disks, with its options.
 
     The system starts without these disks: they are opened when the network is up, every volume is
     mounted `nofail`, and an array that lost a disk is mounted degraded. A service that must not
