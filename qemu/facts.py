@@ -16,7 +16,7 @@ LUKS = "/dev/md/root"
 
 # One command for all: each round trip costs a second under emulation.
 _ASK = r"""
-COLUMNS=NAME,PATH,SERIAL,SIZE,TYPE,FSTYPE,UUID,PARTUUID,PARTLABEL,PARTTYPE,START
+FIELDS=NAME,PATH,SERIAL,SIZE,TYPE,FSTYPE,UUID,PARTUUID,PARTLABEL,PARTTYPE,START
 say() { printf '%s ' "$1"; shift; "$@" 2>&1 | base64 -w0; echo; }
 say state systemctl is-system-running
 say failed systemctl --failed --no-legend --plain
@@ -26,7 +26,7 @@ say tree lsblk --output NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS
 say mdstat cat /proc/mdstat
 say luks cryptsetup luksDump --dump-json-metadata "$(ls /dev/md/root 2>/dev/null || echo "$LUKS")"
 say data cryptsetup luksDump --dump-json-metadata /dev/md/pgdata
-say devices lsblk --json --bytes --output "$COLUMNS"
+say devices lsblk --json --bytes --output "$FIELDS"
 say sealed cat /var/lib/bedplate/sealed.json
 say unlock journalctl -b -o short-monotonic --no-pager -u 'systemd-cryptsetup@*'
 say time systemd-analyze time

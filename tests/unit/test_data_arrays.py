@@ -25,11 +25,14 @@ from agent.machine import Keyslot, PinAnswer
 from agent.resolve import lay_out
 from agent.secret import Secret
 from agent.session import run
+from agent.target import family
+from agent.target.contents import Unpacked
 from agent.target.crypttab import crypttab
 from agent.target.fstab import fstab
 from agent.target.kit.seal import kit
 from agent.target.mdadm_conf import mdadm_conf
 from agent.target.needs import Needs
+from agent.target.os_release import OsRelease
 from agent.target.selinux import label_now
 from agent.target.tree import Tree
 from tests.unit import fakes
@@ -338,6 +341,20 @@ def test_the_initrd_of_a_single_disk_needs_no_md_but_the_image_does() -> None:
     assert isinstance(found, Layout)
     needs = Needs.of(found, None)
     assert (needs.mirror, needs.arrays, needs.encrypted_data) == (False, True, True)
+
+
+@pytest.mark.parametrize("data", [True, False])
+def test_initramfs_tools_needs_systemd_s_units_only_for_data(tmp_path: Path, data: bool) -> None:
+    tree = debian(tmp_path / "root")
+    tree.remove("/usr/bin/dracut")
+    tree.remove("/usr/lib/systemd/system/clevis-luks-askpass.path")
+    (tree.root / "usr/bin/update-initramfs").write_text("")
+    needs = Needs(
+        mirror=False, encryption=True, tang=True, tpm2=False, kind="xfs", encrypted_data=data
+    )
+    system = OsRelease(id="debian")
+    found = [str(one) for one in family.problems("img", Unpacked(tree), system, needs, "x86_64")]
+    assert any("clevis-askpass, which unlocks at boot" in one for one in found) is data
 
 
 def test_the_first_boot_seals_data_too() -> None:
