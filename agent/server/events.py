@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of one batch."""
+PARSED_AT_ONCE = 2
+"""Batches: more threads would only take the interpreter from the one that talks to the network."""
 PROGRESS_READ = 50
 """Progress events read for a picture: the last ones say how far it is."""
 
@@ -78,6 +81,7 @@ class EventStore:
         self.changes = changes or Changes()
         self._observers = tuple(observers)
         self._pictures = Pictures()
+        self._parsing = threading.BoundedSemaphore(PARSED_AT_ONCE)
         self.database = database or Database.sqlite(events.parent / FILE)
         quiet = Batches(self.database, lambda stored: None, strangers)
         older.take_in(events, quiet)
@@ -90,7 +94,8 @@ class EventStore:
         who counts for the limits. A batch is taken as a whole or refused as a whole, by
         `RefusalError` with 400, 401, 429, 503 or 507.
         """
-        events = _parse(body)
+        with self._parsing:
+            events = _parse(body)
         if not events:
             if plan:
                 self._authorize(plan, token)
