@@ -99,7 +99,7 @@ def find_plan_here(inventory: Inventory, show: Show) -> Found:
         MediumPlan(medium, SLOW_MEDIUM),
     ]
     if foreman is not None:
-        places += _foreman(foreman, line, show)
+        places.append(discovery(foreman, line, read_inventory, _talk(), show))
     try:
         return find_plan(places)
     except MachineError as error:
@@ -119,7 +119,7 @@ def find_plan_in_foreman(server: Server) -> Callable[[Inventory, Show], Found]:
         del inventory
         _must_be_admitted(server.base, policy())
         line = CommandLine.parse(COMMAND_LINE.read_text())
-        return find_plan(_foreman(server, line, show))
+        return find_plan([discovery(server, line, read_inventory, _talk(), show)])
 
     return read
 
@@ -142,11 +142,6 @@ def _plan_at(url: str | None, rules: Policy) -> PlanSource:
         minimum_tls=rules.minimum_tls,
         proxies=_proxies(),
     )
-
-
-def _foreman(server: Server, line: CommandLine, show: Show) -> list[PlanSource]:
-    found = discovery(server, line, read_inventory, _talk(), show)
-    return [] if found is None else [found]
 
 
 def _talk() -> Talk:

@@ -10,7 +10,13 @@ from agent import wiring
 from agent.cli.output import show_json
 from agent.errors import MachineError, Problem
 from agent.find import CommandLine
-from agent.foreman.address import Server, configured, named_facts, network_booted
+from agent.foreman.address import (
+    Server,
+    configured,
+    likely_card,
+    named_facts,
+    network_booted,
+)
 from agent.foreman.facts import facts
 
 CMDLINE = Path("/proc/cmdline")
@@ -56,7 +62,7 @@ def _type(proxy: bool) -> str:
 
 def _show_facts(line: CommandLine) -> None:
     inventory = wiring.read_inventory()
-    mac = network_booted(line, inventory)
+    mac = network_booted(line) or likely_card(inventory)
     if mac is None:
         raise MachineError([Problem("network", "this machine has no network card")])
     show_json(facts(inventory, mac, named_facts(line)))

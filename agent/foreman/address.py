@@ -79,15 +79,15 @@ def failed_beside(plan_url: str) -> str:
     return urlunsplit(parts._replace(path=path))
 
 
-def network_booted(line: CommandLine, inventory: Inventory) -> str | None:
-    """Return the MAC by which Foreman knows, or will know, this machine.
-
-    That is the card the machine was booted from; else the first with a cable, else the first.
-    """
+def network_booted(line: CommandLine) -> str | None:
+    """Return the MAC of the card the machine was booted from, None where nobody says which."""
     named = boot_mac(line) or line.value("fdi.pxmac")
-    if named:
-        return named.lower().replace("-", ":")
-    cards = sorted(inventory.nics, key=lambda nic: not nic.carrier)
+    return named.lower().replace("-", ":") if named else None
+
+
+def likely_card(inventory: Inventory) -> str | None:
+    """Return the MAC of the card Foreman is most likely behind: with an address, with a cable."""
+    cards = sorted(inventory.nics, key=lambda nic: (not nic.addresses, not nic.carrier))
     return cards[0].mac if cards else None
 
 

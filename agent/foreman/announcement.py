@@ -37,6 +37,7 @@ class Myself:
     """Who is announced: by which card, and with which facts that the command line adds."""
 
     mac: str
+    """Empty until it is settled, where nobody says which card it is."""
     machine: Callable[[], Inventory]
     more: Mapping[str, str] = field(default_factory=dict)
 

@@ -16,12 +16,13 @@ import queue
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.errors import MachineError, Problem
 from agent.find import Found
-from agent.foreman.address import Server, shown, who_we_are
+from agent.foreman.address import Server, likely_card, shown, who_we_are
 from agent.foreman.announcement import PORT, Announcement, Myself
+from agent.foreman.facts import has_address
 from agent.foreman.order import Order
 from agent.foreman.source import found
 from agent.foreman.standing import Judgement, Standing, judge
@@ -46,6 +47,8 @@ class Pace:
     """Between two uploads, for the case that somebody deleted the discovered host in Foreman."""
     retry: float = 60.0
     """After an upload that Foreman did not take."""
+    card: float = 120.0
+    """For how long a card with an address is waited for, where nobody says which card it is."""
     patience: float = float("inf")
     """For the whole: without an end a machine waits until somebody decides what becomes of it."""
 
@@ -67,6 +70,8 @@ class Discovery:
     def read(self) -> Found | None:
         """Wait until Foreman has a plan for this machine, and return it."""
         pace = self.pace
+        if not self.myself.mac:
+            return replace(self, myself=replace(self.myself, mac=self._card())).read()
         announcement = Announcement(
             self.server,
             self.myself,
@@ -77,6 +82,18 @@ class Discovery:
         )
         with ExitStack() as screen, announcement:
             return _Vigil(self, announcement, screen).plan()
+
+    def _card(self) -> str:
+        """Return the card to be known by, once one has an address: cables come up in any order."""
+        until = time.monotonic() + self.pace.card
+        while True:
+            machine = self.myself.machine()
+            mac = likely_card(machine)
+            if mac is not None and (has_address(machine, mac) or time.monotonic() > until):
+                return mac
+            if time.monotonic() > until:
+                raise MachineError([Problem("network", "this machine has no network card")])
+            time.sleep(self.pace.soon)
 
 
 class _Vigil:

@@ -21,12 +21,10 @@ def discovery(
     machine: Callable[[], Inventory],
     talk: Talk,
     show: Show,
-) -> Discovery | None:
-    """Return Foreman as a place for plans; None for a machine without a network card."""
-    mac = network_booted(line, machine())
-    if mac is None:
-        return None
-    return Discovery(server, Myself(mac, machine, named_facts(line)), talk, show=show)
+) -> Discovery:
+    """Return Foreman as a place for plans."""
+    myself = Myself(network_booted(line) or "", machine, named_facts(line))
+    return Discovery(server, myself, talk, show=show)
 
 
 def outcome_of(found: ForemanFound, talk: Talk) -> Outcome:

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -231,6 +231,24 @@ def test_a_card_without_an_address_is_waited_for_before_anything_is_uploaded() -
             assert uploads(test.foreman) == 0
             test.addresses = ("127.0.0.1/8",)
         assert test.found().content == PLAN.encode()
+
+
+def test_without_bootif_the_card_is_chosen_once_one_has_an_address() -> None:
+    with bench() as test:
+        test.foreman.add(Host(mac="52:54:00:00:00:01", plan=plan))
+        about = replace(test.discovery(), myself=Myself("", machine))
+        found = about.read()
+        assert found is not None
+        assert "52:54:00:00:00:01" in found.where
+
+
+def test_a_machine_without_any_card_is_told_so() -> None:
+    with bench() as test:
+        none = machine().model_copy(update={"nics": ()})
+        pace = Pace(soon=0.02, card=0.1)
+        about = replace(test.discovery(pace), myself=Myself("", lambda: none))
+        with pytest.raises(MachineError, match="has no network card"):
+            about.read()
 
 
 def test_facts_that_were_not_taken_are_sent_again_and_the_reason_is_logged(

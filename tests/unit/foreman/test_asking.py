@@ -18,6 +18,7 @@ from agent.foreman.address import (
     configured,
     failed_beside,
     is_unattended,
+    likely_card,
     named_facts,
     network_booted,
     shown,
@@ -164,16 +165,23 @@ def test_a_tokened_url_is_recognised_and_shown_without_its_query() -> None:
         ("BOOTIF=01-AA-bb-00-00-00-09", "aa:bb:00:00:00:09"),
         ("BOOTIF=01-52:54:00:00:00:01", "52:54:00:00:00:01"),
         ("fdi.pxmac=52:54:00:00:00:01", "52:54:00:00:00:01"),
-        ("quiet", MAC),
+        ("quiet", None),
     ],
 )
-def test_the_card_is_the_one_booted_from_else_the_one_with_a_cable(text: str, mac: str) -> None:
-    assert network_booted(line(text), MACHINE) == mac
+def test_the_card_is_the_one_that_was_booted_from(text: str, mac: str | None) -> None:
+    assert network_booted(line(text)) == mac
 
 
-def test_a_machine_without_a_card_has_no_name_for_foreman() -> None:
-    none = MACHINE.model_copy(update={"nics": ()})
-    assert network_booted(line(""), none) is None
+def test_else_it_is_one_with_an_address_then_one_with_a_cable_then_any() -> None:
+    def likely(*cards: Nic) -> str | None:
+        return likely_card(MACHINE.model_copy(update={"nics": cards}))
+
+    bare, cable = Nic(name="a", mac="02::1"), Nic(name="b", mac="02::2", carrier=True)
+    known = Nic(name="c", mac="02::3", addresses=("192.0.2.1/24",))
+    assert likely(bare, cable, known) == known.mac
+    assert likely(bare, cable) == cable.mac
+    assert likely(bare) == bare.mac
+    assert likely() is None
 
 
 def test_every_card_is_named_the_booted_one_as_number_0() -> None:
