@@ -63,6 +63,9 @@ class Board:
         self._names: dict[str, str] = {}
         self._shown: dict[str, Entry] = {}
         self._version = 0
+        # What the viewers have been told, and up to which change. Others read the rows too.
+        self._told: dict[str, Entry] = {}
+        self._told_version = 0
         self._swept = float("-inf")
         self._number = 0
         self._frames: deque[tuple[int, bytes]] = deque()
@@ -80,7 +83,12 @@ class Board:
 
     def entry(self, plan: str) -> Entry | None:
         """Return one row as it is now, None if there is no such plan. Blocks."""
-        return next((each for each in self.entries() if each.id == plan), None)
+        with self._lock:
+            if plan not in self._shown:
+                self._render(whole=True)
+            elif (log := self.fleet.log_of(plan)) is not None:
+                self._place(plan, log, self._clock())
+            return self._shown.get(plan)
 
     def document(self) -> dict[str, Any]:
         """Return the whole fleet for JSON. Blocks."""
@@ -135,7 +143,7 @@ class Board:
 
     async def _run(self) -> None:
         while True:
-            await self._changes.wait(self._version, timeout=SWEEP)
+            await self._changes.wait(self._told_version, timeout=SWEEP)
             began = time.monotonic()
             await asyncio.to_thread(self.advance)
             took = time.monotonic() - began
@@ -173,7 +181,7 @@ class Board:
             return self._snapshot
 
     def _all(self) -> dict[str, Any]:
-        return {"machines": [each.document() for each in self._shown.values()]}
+        return {"machines": [each.document() for each in self._told.values()]}
 
     def _event(self, name: str, content: dict[str, Any]) -> bytes:
         told = {"now": self.now, **content}
@@ -185,14 +193,15 @@ class Board:
     def advance(self) -> None:
         """Render what changed into the next frame, if anything did."""
         with self._lock:
-            before = dict(self._shown)
             self._render(whole=self._clock() - self._swept >= SWEEP)
+            before, self._told = self._told, dict(self._shown)
+            self._told_version = self._version
             changed = [
                 _difference(before.get(plan), now)
-                for plan, now in self._shown.items()
+                for plan, now in self._told.items()
                 if before.get(plan) is not now and before.get(plan) != now
             ]
-            gone = [plan for plan in before if plan not in self._shown]
+            gone = [plan for plan in before if plan not in self._told]
             if not changed and not gone:
                 return
             self._number += 1

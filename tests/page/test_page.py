@@ -8,9 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from agent.report.event import State
+from agent.secret import Secret
+from agent.server import Options, running
+from agent.server.operators import Operator, write
 from tests.page.conftest import PATIENCE, Look
 from tests.page.fleet import Memory, failed, roll_out, told, until
 from tests.page.serving import app_of, board_of, served
@@ -247,10 +251,19 @@ def test_the_roll_out_is_drawn(memory: Memory, look: Look) -> None:
     expect(page.locator("#timeline path.failed")).to_have_count(1)
 
 
+def _plan(number: int) -> str:
+    return f"{number:08x}-52f1-4c0e-9d55-a7b1c0de0001"
+
+
 def test_a_thousand_rows_are_quick_and_one_change_touches_one_row(
     memory: Memory, look: Look
 ) -> None:
-    roll_out(memory, 1000)
+    roll_out(memory)
+    for number in range(170, 1000):
+        memory.plan(_plan(number), f"app{number}.r{number // 20 + 1}.example.com")
+        begun = event(1, plan=_plan(number), message="Write the image")
+        moved = event(2, State.PROGRESS, plan=_plan(number), done=number, total=1000, unit="bytes")
+        memory.tell([begun, moved])
     page = look()
     first = page.evaluate("performance.getEntriesByName('bedplate-first-rows')[0].startTime")
     built = page.evaluate("performance.getEntriesByName('bedplate-fleet')[0].duration")
@@ -266,7 +279,7 @@ def test_a_thousand_rows_are_quick_and_one_change_touches_one_row(
           }).observe(document.getElementById("rows"), { childList: true, subtree: true });
         }"""
     )
-    plan = f"{500:08x}-52f1-4c0e-9d55-a7b1c0de0001"
+    plan = _plan(500)
     began = time.monotonic()
     memory.tell([event(990, plan=plan, run="again", step="find", message="Find the plan again")])
     expect(page.locator(f"#rows tr[data-id='{plan}'] .title")).to_have_text("Find the plan again")
@@ -287,3 +300,24 @@ def test_a_thousand_rows_are_quick_and_one_change_touches_one_row(
     }
     MEASURED.parent.mkdir(exist_ok=True)
     MEASURED.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def test_an_operator_logs_in_sees_changes_and_logs_out(browser: Browser, tmp_path: Path) -> None:
+    operators = tmp_path / "operators"
+    write(operators, {"alice": Operator.make("alice", Secret("sesame"))})
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    with running(tmp_path, options=Options(operators=operators)) as url:
+        page.goto(url)
+        page.get_by_label("Name").fill("alice")
+        page.get_by_label("Password").fill("sesame")
+        page.get_by_role("button").click()
+        expect(page.locator("#link")).to_have_text("live")
+        expect(page.locator("#nothing")).to_contain_text("No plans yet")
+        sent = event(1, message="Encrypt the disks").line
+        requests.post(f"{url}/v1/events", sent, timeout=60).raise_for_status()
+        expect(page.locator("#rows .title")).to_have_text("Encrypt the disks")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Password")).to_be_visible()
+        context.close()

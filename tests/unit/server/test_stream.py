@@ -113,6 +113,22 @@ def test_all_viewers_are_given_the_same_bytes(memory: Memory) -> None:
     assert board.after(seen)[1][0] is board.after(seen)[1][0]
 
 
+@pytest.mark.parametrize("read_by", ["entries", "document", "entry"])
+def test_what_somebody_else_has_read_is_still_told_to_the_viewers(
+    memory: Memory, read_by: str
+) -> None:
+    board = board_of(memory)
+    board.advance()
+    seen = board.after(-1)[0]
+    memory.tell([event(1, message="Encrypt")])
+    board.entry("plan-1") if read_by == "entry" else getattr(board, read_by)()
+    (snapshot,) = messages(board.after(-1)[1])
+    assert "Encrypt" not in snapshot.data  # its number is from before the change
+    board.advance()
+    (message,) = messages(board.after(seen)[1])
+    assert read(message)["machines"][0]["step"] == "Encrypt"
+
+
 def test_nothing_is_sent_where_nothing_changed(memory: Memory) -> None:
     board = board_of(memory)
     board.advance()
