@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 
+from agent.cli import main
 from agent.errors import AgentError
 from agent.find import Found
 from agent.foreman.source import ForemanPlan
@@ -83,16 +83,13 @@ def test_a_plan_that_can_be_read_and_names_no_foreman_tells_none(
     assert (host.builds, host.build) == (0, True)
 
 
-def bedplate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *arguments],
-        text=True, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+def bedplate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
 
 
 def test_the_command_shows_the_facts_of_this_machine_and_sends_nothing() -> None:
     done = bedplate("discover", "--facts")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     cards = told["networking"]["interfaces"].values()
     assert told["discovery_bootif"] in [card["mac"] for card in cards]
@@ -101,11 +98,11 @@ def test_the_command_shows_the_facts_of_this_machine_and_sends_nothing() -> None
 @pytest.mark.parametrize("arguments", [[], ["--proxy"]])
 def test_the_command_without_a_server_is_wrong_usage(arguments: list[str]) -> None:
     done = bedplate("discover", *arguments)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "--foreman URL" in done.stderr
 
 
 def test_the_command_names_a_server_that_is_none() -> None:
     done = bedplate("discover", "--foreman", "foreman.example.com")
-    assert done.returncode == 4
+    assert done.exit_code == 4
     assert "is not a URL such as https://foreman.example.com" in done.stderr
