@@ -72,7 +72,10 @@ def test_every_command_has_help_that_says_what_it_is_for(command: str) -> None:
 
 
 def test_the_commands_of_the_manual_are_there() -> None:
-    manual = "autoinstall check discover image install inventory keygen pack plan preset preview serve"
+    manual = (
+        "autoinstall check discover escrow events image install inventory keygen keys media "
+        "operator pack plan preset preview redfish serve token watch"
+    )
     assert " ".join(COMMANDS) == manual
     text = bedplate("--help").stdout
     assert "Exit status" in text
