@@ -131,7 +131,7 @@ def test_ipxe_over_http_installs_a_machine_that_then_starts_from_its_disk(
     report = site.report(wanted)["report"]
     assert report["state"] == "installed"
     with lab.booted(hardware.machine("ipxe-first-boot"), until="login:", timeout=BOOT) as vm:
-        assert vm.ssh.run("hostname -f").stdout.strip() == "lab01.example.com"
+        assert vm.ssh.run("cat /etc/hostname").stdout.strip() == "lab01.example.com"
 
 
 def with_rom(machine: Machine, rom: str) -> Machine:
