@@ -24,6 +24,8 @@ SILENCE_SECONDS = 35.0
 """Three beats of the server: who has not said anything by then is gone."""
 LONGEST_PAUSE = 15.0
 EVENT_LIMIT = 64 * 1024 * 1024
+BUSY = frozenset({408, 425, 429})
+"""Answers below 500 after which one may ask again."""
 STATUS_WORDS = {401: "wants an operator's name and password (--user)", 403: "is closed to us"}
 
 
@@ -72,9 +74,9 @@ class Site:
             answer = self._session.get(
                 f"{self.url}/{path}", timeout=(CONNECT_SECONDS, SILENCE_SECONDS)
             )
+            self._check(answer)
         except (requests.RequestException, ValueError) as error:
             raise MachineError([Problem(self.url, _reason(error))]) from error
-        self._check(answer)
         try:
             return answer.json()
         except ValueError:
@@ -95,7 +97,7 @@ class Site:
             yield from messages(answer.iter_content(chunk_size=None))
 
     def _check(self, answer: requests.Response) -> None:
-        if answer.status_code >= 500:
+        if answer.status_code >= 500 or answer.status_code in BUSY:
             raise requests.HTTPError(f"answers {answer.status_code}")
         if answer.status_code != 200:
             known = STATUS_WORDS.get(answer.status_code)
@@ -174,8 +176,10 @@ class Feed:
                     self._failure = error
                     self._news.notify_all()
                 return
-            except (requests.RequestException, OSError, ValueError) as error:
+            except (requests.RequestException, OSError) as error:
                 reason = _reason(error)
+            except (ValueError, LookupError, TypeError, AttributeError):
+                reason, last = "it sends what is no fleet", ""
             with self._news:
                 self._seen = Seen(machines, self._seen.skew, reason)
                 self._news.notify_all()

@@ -13,6 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from agent.cli import main
 from agent.errors import MachineError, Problem
@@ -123,6 +127,22 @@ def test_a_feed_asks_for_what_it_has_not_had() -> None:
     assert site.asked[:4] == ["", "x-1", "x-2", "x-3"]
 
 
+@pytest.mark.parametrize("data", ["{", "[]", "7", '{"machines": 5}', '{"machines": [{}]}'])
+def test_a_feed_outlives_what_is_no_fleet(data: str) -> None:
+    class Odd:
+        asked = 0
+
+        def messages(self, last: str) -> Iterator[Message]:
+            self.asked += 1
+            yield Message("fleet", data if self.asked < 3 else '{"machines": [{"id": "a"}]}', "x-1")
+            if self.asked >= 3:
+                time.sleep(1)
+
+    with Feed(Odd(), pause=0.01) as feed:
+        first_seen(feed, lambda seen: "no fleet" in seen.lost or "a" in seen.machines)
+        first_seen(feed, lambda seen: "a" in seen.machines)
+
+
 def test_a_feed_gives_up_where_asking_again_does_not_help() -> None:
     class Closed:
         def messages(self, last: str) -> Iterator[Message]:
@@ -220,6 +240,27 @@ def test_one_machine_is_found_by_any_of_its_names(site: str, name: str) -> None:
     assert "no mirror is left" in text
     assert "the log's last line" in text
     assert "✓ Encrypt /dev/md/root" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (503, "answers 503"),
+        (429, "answers 429"),
+        (401, "wants an operator's name and password (--user)"),
+        (404, "answers 404: nothing here"),
+    ],
+)
+def test_what_a_server_answers_is_said(status: int, reason: str) -> None:
+    async def answer(_: Request) -> Response:
+        return PlainTextResponse("nothing here\n", status)
+
+    app = Starlette(routes=[Route("/v1/fleet", answer)])
+    app.state.board = board_of(Memory())
+    with served(app) as url:
+        code, text = run(url, "--once")
+    assert code == 4
+    assert reason in text
 
 
 @pytest.mark.parametrize(
