@@ -48,7 +48,7 @@ PAYLOAD = "image.tar.zst"
 QUICK = FetchOptions(
     connections=2, connect=1.0, stall=0.3, request=0.8, patience=2.0, warn=lambda message: None
 )
-SLACK = 1.5
+SLACK = 6.0
 """Seconds that a loaded test machine may add."""
 many = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices are for 
 OPTIONS = FetchOptions(
     connections=3, connect=1.0, stall=0.2, request=0.5, patience=1.5, warn=lambda message: None
 )
-SLACK = 4.0
+SLACK = 10.0
 """Seconds for erasing, writing and reading back on a loaded test machine."""
 SIZE = 12 * MIB
 FAULTS: st.SearchStrategy[Fault] = st.one_of(

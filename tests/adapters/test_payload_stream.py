@@ -53,7 +53,7 @@ from tests.unit.payload.images import Image, image
 QUICK = FetchOptions(
     connections=3, connect=1.0, stall=0.3, request=1.0, patience=4.0, warn=lambda message: None
 )
-SLACK = 1.5
+SLACK = 6.0
 """Seconds that a loaded test machine may add."""
 
 

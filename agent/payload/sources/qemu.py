@@ -10,6 +10,7 @@ Sources: docs/interop/qcow2.txt of QEMU; VMware's "Virtual Disk Format 5.0".
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import struct
@@ -64,7 +65,10 @@ def qemu_disk(path: Path, format: Format, reading: Reading) -> Iterator[QemuDisk
     name = str(path)
     self_contained(path, format)
     node = node_of(path, format)
-    with run_for(name), tempfile.TemporaryDirectory(prefix="bedplate-") as made:
+    with (
+        run_for(name),
+        tempfile.TemporaryDirectory(prefix=f"bedplate-source-{os.getpid()}-") as made,
+    ):
         _check(node, reading)
         with reading("qemu-img", "map", "--output=json", f"json:{node}") as out:
             extents = tuple(_data(json.loads(out.read())))

@@ -115,7 +115,7 @@ def _inside(image: Image, mounted: Iterable[Mount], program: Sequence[str]) -> I
         node = node_of(image.path, image.format, "disk")
     arguments = [word for mount in mounted for word in _words(mount)]
     private = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
-    with tempfile.TemporaryDirectory(prefix="bedplate-") as room:
+    with tempfile.TemporaryDirectory(prefix=f"bedplate-source-{os.getpid()}-") as room:
         script = ("sh", _SCRIPT, room, image.path.absolute(), node)
         with image.reading(*private, *script, *arguments, "--", *program) as out:
             yield out

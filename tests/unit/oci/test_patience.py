@@ -45,7 +45,7 @@ def test_it_is_given_up_when_patience_is_over_even_if_the_registry_wants_longer(
     began = time.monotonic()
     with pytest.raises(ImageError, match=r"^r/app: answered 429$"):
         patiently(answers(*[Passing("answered 429", rest=100.0)] * 9), "r/app", options)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_a_wrong_answer_is_not_asked_for_again() -> None:
