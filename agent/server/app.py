@@ -46,6 +46,8 @@ BODY_SECONDS = 30.0
 MACS_LIMIT = 64
 POSTS_AT_ONCE = 64
 """Batches being parsed or stored; as many go into one transaction at most."""
+WAITING_AT_ONCE = 200
+"""Batches for whose end the server would need less than a second; more come again later."""
 PAUSE_SECONDS = (2.0, 10.0)
 _MISTAKES = frozenset({400, 401, 403, 404, 408, 409, 413})
 _CHALLENGES = re.compile(r"[0-9a-f]{32,128}")
@@ -81,6 +83,7 @@ def create_app(
     app.state.site = site
     app.state.signer = signer
     app.state.posts = CapacityLimiter(POSTS_AT_ONCE)
+    app.state.waiting = set()
     gate = Gate(app, site.operators, limits, everybody=site.options.everybody)
     return Application(gate, site)
 
@@ -176,8 +179,15 @@ async def _events_in(request: Request) -> Response:
     body = await _body(request)
     plan = request.headers.get("bedplate-plan", "")
     take = partial(_take, site, time.monotonic(), body, token=token, plan=plan, client=client)
-    # Threads of their own: downloads shall not wait for the disk, nor the disk for downloads.
-    taken = await run_sync(take, limiter=request.app.state.posts)
+    waiting = request.app.state.waiting
+    if len(waiting) >= WAITING_AT_ONCE:
+        raise _too_busy()
+    waiting.add(take)
+    try:
+        # Threads of their own: downloads shall not wait for the disk, nor the disk for downloads.
+        taken = await run_sync(take, limiter=request.app.state.posts)
+    finally:
+        waiting.discard(take)
     site.metrics.posted(time.monotonic() - began)
     return JSONResponse(taken)
 
@@ -189,9 +199,13 @@ def _take(site: Site, came: float, body: bytes, **about: str) -> Answer:
     can would do the same work twice, and get nowhere.
     """
     if time.monotonic() - came > site.options.patience:
-        pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311  # so that they do not come back at once
-        raise RefusalError(503, "more to do than can be done", retry_after=pause)
+        raise _too_busy()
     return site.store.take(body, **about)
+
+
+def _too_busy() -> RefusalError:
+    pause = random.uniform(*PAUSE_SECONDS)  # noqa: S311  # so that they do not come back at once
+    return RefusalError(503, "more to do than can be done", retry_after=pause)
 
 
 def _events_out(request: Request) -> ASGIApp:

@@ -56,6 +56,8 @@ def serve(
     cannot be used. `signer` signs plans that have no signature of their own.
     """
     app, server, listener, url = _prepare(directory, listen, tls, signer, options or Options())
+    # Threads that parse give way to the one that talks to the network five times as soon.
+    sys.setswitchinterval(0.001)
     with closing(app.site), listener, _until_signalled(server):
         (announce or _to_stdout)(_sentence(directory, url, app.site.store.database.name))
         asyncio.run(server.serve(sockets=[listener]))

@@ -28,7 +28,7 @@ FILE_LIMIT = 1024 * 1024
 """Bytes of one plan."""
 COUNT_LIMIT = 10_000
 DEPTH_LIMIT = 50
-TRUSTED_SECONDS = 1.0
+TRUSTED_SECONDS = 5.0
 """For which names stand for what they stood for, unless the directory or the file changes."""
 _Version = tuple[int, int, int]
 
@@ -145,7 +145,7 @@ class PlanStore:
 
         Every batch of events asks for a plan: with a thousand of them in the directory each answer
         would cost a thousand calls of stat. A file that is changed in place and takes over a name
-        that another has, or that nobody had, may stay unseen for a second.
+        that another has, or that nobody had, may stay unseen for a few seconds.
         """
         with self._lock:
             modified, looked = self._looked
