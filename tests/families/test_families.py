@@ -118,6 +118,8 @@ def release(vm: Vm) -> str:
 def settled(vm: Vm) -> None:
     vm.ssh.run("until [ -e /var/lib/bedplate/sealed.json ]; do sleep 1; done", timeout=600)
     vm.ssh.run("systemctl is-system-running --wait", timeout=600, check=False)
+    # A busy host may have kept the disks waiting until systemd gave the ESPs up.
+    vm.ssh.run("systemctl start bedplate-esp-sync.service", timeout=300)
 
 
 def test_it_comes_up_by_itself_and_nothing_failed(machine: Lived) -> None:

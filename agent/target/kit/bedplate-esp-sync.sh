@@ -88,9 +88,21 @@ pair() {
 	fi
 }
 
+# systemd gives a slow disk up and does not come back to it: whoever writes a kernel to $first then
+# writes it below the mount point. What fstab names is mounted as soon as it is there.
+catch_up() {
+	[ -d "$1" ] || return 0
+	mountpoint -q "$1" && return 0
+	mount "$1" 2>/dev/null || return 0
+	say "$1 came late and is mounted now"
+}
+
 mkdir -p "$state"
 exec 9<"$state"
 flock 9
+for esp in "$first" "$@"; do
+	catch_up "$esp"
+done
 # What fails with one ESP must not keep the next from being copied. In the background, because as a
 # condition the function would not stop at what fails (sh(1), -e).
 status=0

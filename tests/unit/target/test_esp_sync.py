@@ -82,7 +82,12 @@ def installed(tmp_path: Path) -> Installed:
     stubs = {
         "mountpoint": 'grep -qx "$2" "$MOUNTS"',
         "sync": "exit 0",  # costs seconds on a busy host and leaves nothing to look at
-        "mount": 'echo "$3" >>"$MOUNTS"; rmdir "$3" && ln -s "$2" "$3"',
+        # One argument: what fstab names, if its disk is there. Three: --bind.
+        "mount": """if [ $# -eq 1 ]; then
+            grep -qx "$1" "$MOUNTS.late" 2>/dev/null && echo "$1" >>"$MOUNTS"
+            exit
+        fi
+        echo "$3" >>"$MOUNTS"; rmdir "$3" && ln -s "$2" "$3\"""",
     }
     (tmp_path / "bin").mkdir()
     for name, text in stubs.items():
@@ -98,6 +103,21 @@ def installed(tmp_path: Path) -> Installed:
 def test_an_empty_second_esp_becomes_equal_to_the_first(installed: Installed) -> None:
     fill(installed.first, **{"EFI/bedplate/installed.json": "{}", "a name/with blank": "x"})
     assert "is equal to" in installed.synced()
+    assert content(installed.second) == content(installed.first)
+
+
+@pytest.mark.parametrize("late", ["first", "second"])
+def test_an_esp_that_systemd_gave_up_is_mounted_once_its_disk_is_there(
+    installed: Installed, late: str
+) -> None:
+    fill(installed.first, **{"mid/6.13/linux": "new"})
+    if late == "second":
+        fill(installed.second)
+    here = {"first": installed.second, "second": installed.first}[late]
+    installed.mount(here)
+    esp = {"first": installed.first, "second": installed.second}[late]
+    (installed.place / "mounts.late").write_text(f"{esp}\n")
+    assert f"{esp} came late and is mounted now" in installed.synced()
     assert content(installed.second) == content(installed.first)
 
 
