@@ -88,6 +88,6 @@ def test_a_trickle_is_left_for_a_mirror_that_is_faster_long_before_it_is_given_u
 
 def test_the_only_mirror_may_be_as_slow_as_it_likes_within_the_patience(long: Image) -> None:
     with Crooked(dict(long.files), always(Rate(400_000))) as server:
-        parts, _, told = fetched(long, [server], replace(CALM, connections=10, stall=0.4))
+        parts, _, told = fetched(long, [server], replace(CALM, connections=10, stall=1.2))
     assert parts == [1]
     assert told == []
