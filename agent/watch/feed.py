@@ -19,6 +19,7 @@ from agent.errors import MachineError, Problem
 from agent.secret import Secret
 from agent.watch.wish import Machine
 
+CONNECTING = "connecting"
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 35.0
 """Three beats of the server: who has not said anything by then is gone."""
@@ -136,7 +137,7 @@ class Feed:
         self._first_pause = pause
         self._clock = clock
         self._news = threading.Condition()
-        self._seen = Seen(lost="connecting")
+        self._seen = Seen(lost=CONNECTING)
         self._failure: MachineError | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="fleet feed", daemon=True)

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from agent.report.text import amount, counted, duration, plain, progress
-from agent.watch.feed import Seen
+from agent.watch.feed import CONNECTING, Seen
 from agent.watch.wish import STATES, Machine, Wish
 
 STYLES = {
@@ -35,7 +35,8 @@ def screen(seen: Seen, wish: Wish, now: float, width: int, height: int | None) -
     shown = chosen[:room]
     parts: list[RenderableType] = [_head(machines, now + seen.skew)]
     if seen.lost:
-        lost = f" no connection: {plain(seen.lost, limit=80)}; trying again "
+        why = f"no connection: {plain(seen.lost, limit=80)}; trying again"
+        lost = f" {seen.lost if seen.lost == CONNECTING else why} "
         parts.append(Text(lost, style="reverse red", no_wrap=True, overflow="ellipsis"))
     parts.append(_table(shown, now + seen.skew, width))
     left_out = len(chosen) - len(shown)
@@ -84,23 +85,23 @@ def _columns(width: int, name: int) -> list[tuple[str, dict[str, object], Cell]]
         ("Machine", {**tight, "width": name}, lambda each, _: Text(_name(each))),
         ("State", {**tight, "width": 11}, _state),
     ]
-    if width >= 60:
+    if width >= 66:
         columns.append(("Step", {**tight, "ratio": 1, "min_width": 14}, _step))
-    if width >= 70:
+    if width >= 105:
         columns.append(("", {"width": 10}, _bar))
     columns.append(("", {**tight, "width": 4, "justify": "right"}, _percent))
-    if width >= 130:
+    if width >= 150:
         columns.append(("Done", {**tight, "width": 22}, _done))
-    if width >= 100:
+    if width >= 125:
         columns.append(("Rate", {**tight, "width": 11, "justify": "right"}, _rate))
     if width >= 48:
         columns.append(("Left", {**tight, "width": 14, "justify": "right"}, _left))
-    if width >= 80:
+    if width >= 84:
         columns.append(("Heard", {**tight, "width": 8, "justify": "right"}, _heard))
-    if width >= 150:
+    if width >= 180:
         shape = {**tight, "width": 11}
         columns += [(each.capitalize(), shape, _proof(each)) for each in PROOFS]
-    elif width >= 90:
+    elif width >= 96:
         columns.append(("MUS", {**tight, "width": 3}, _proofs))
     return columns
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from agent.errors import MachineError, Problem
-from agent.watch.feed import Feed, Seen, Site
+from agent.watch.feed import CONNECTING, Feed, Seen, Site
 from agent.watch.machine import card
 from agent.watch.rows import screen
 from agent.watch.wish import Wish
@@ -53,7 +53,7 @@ def lines(site: Site, wish: Wish, *, once: bool) -> None:
             new = feed.wait(seen, TICK)
             if new is seen:
                 continue
-            if new.lost and new.lost != seen.lost:
+            if new.lost not in ("", CONNECTING, seen.lost):
                 sys.stderr.write(f"{site.url}: {new.lost}; trying again\n")
             seen = new
             for each in wish.chosen(seen.machines[i] for i in seen.changed if i in seen.machines):
