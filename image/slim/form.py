@@ -44,6 +44,7 @@ def build(root: Path, workshop: Path, target: Path, *, force: bool, verbose: boo
     recorded.unlink(missing_ok=True)
     (results / f"{name}.efi").replace(target / UKI)
     (results / f"{name}.initrd").replace(target / INITRD)
+    (target / OPTIONS).unlink(missing_ok=True)  # who holds the old one keeps it
     (target / OPTIONS).write_text(f"{option}\n")
     recorded.write_text(stamp)
     packages = outputs.packages(results / f"{name}.manifest")

@@ -35,12 +35,12 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def rig() -> LiveImage:
+def rig(lab: Lab) -> LiveImage:
     """The variant for virtual machines: quick, and without any USB driver."""
-    return formed("rig")
+    return formed("rig", lab.directory)
 
 
 @pytest.fixture(scope="session")
-def full() -> LiveImage:
+def full(lab: Lab) -> LiveImage:
     """The variant for real servers, which knows USB."""
-    return formed("full")
+    return formed("full", lab.directory)

@@ -27,11 +27,19 @@ STRANGER = "SOMEBODY-ELSE"
 BOOT = 900.0
 
 
-def formed(variant: str) -> LiveImage:
-    """Return the live image with its ISO and disk image, built where they are missing or old."""
-    argv: list[str | Path] = [repository() / "image/build", "forms", "--variant", variant]
+def formed(variant: str, directory: Path, form: str = "forms") -> LiveImage:
+    """Return the live image with its ISO and disk image, built where they are missing or old.
+
+    It is kept in `directory` as it is now: a later build replaces the files and not their content.
+    `form` may be slim, which adds that one.
+    """
+    argv: list[str | Path] = [repository() / "image/build", form, "--variant", variant]
     subprocess.run(argv, check=True, timeout=3600)
-    return LiveImage.built(variant)
+    kept = directory / f"{form}-{variant}"
+    kept.mkdir()
+    for built in LiveImage.built(variant).directory.iterdir():
+        (kept / built.name).hardlink_to(built)
+    return LiveImage(kept)
 
 
 def plan(lab: Lab, **changes: Any) -> dict[str, Any]:

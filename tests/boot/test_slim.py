@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,18 +11,15 @@ from qemu.hardware import Chassis, Disk, Hardware
 from qemu.lab import Lab
 from qemu.live import CMDLINE, LiveImage
 from qemu.machine import Kernel, Machine
-from qemu.program import repository
 from tests.adapters.crooked import Crooked
-from tests.boot.media import plan, seen, text
+from tests.boot.media import formed, plan, seen, text
 
 ONE = Chassis(disks=(Disk("d0", serial="BPVIRT0"),), tpm=False)
 
 
 @pytest.fixture(scope="module")
-def slim(rig: LiveImage) -> LiveImage:
-    argv = [str(repository() / "image/build"), "slim", "--variant", "rig"]
-    subprocess.run(argv, check=True, timeout=3600)
-    return rig
+def slim(lab: Lab) -> LiveImage:
+    return formed("rig", lab.directory, "slim")
 
 
 @pytest.fixture(scope="module")
