@@ -22,7 +22,7 @@ from agent.payload.room import Room
 
 MEMORY = 24 << 20
 """Bytes of image under way: with large chunks there are fewer threads."""
-FRAMES = 3 << 19
+FRAMES = 11 << 17
 """Bytes of frames under way for each thread; those that did not compress have to queue."""
 
 SPARE = 2

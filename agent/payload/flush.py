@@ -26,8 +26,8 @@ _ROOM = 64 << 10
 
 
 @contextmanager
-def flushed(root: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield the mount points at and below `root`, and have them on their devices at the end.
+def flushed(root: Path) -> Iterator[Flusher]:
+    """Have the file systems at and below `root` on their devices at the end of the context.
 
     Raises `ImageError` naming the mount point when a device refused a write, even one made after
     the program that wrote was gone: syncfs(2) tells of all errors since the file system was opened
@@ -41,8 +41,8 @@ def flushed(root: Path) -> Iterator[tuple[Path, ...]]:
             except OSError as error:
                 raise ImageError(f"{path}: cannot be opened: {error.strerror}") from None
             stack.callback(os.close, volumes[path])
-        with _Flusher(volumes) as flusher:
-            yield tuple(volumes)
+        with Flusher(volumes) as flusher:
+            yield flusher
         flusher.flush()
         for path, reason in flusher.refused.items():
             raise ImageError(f"{path}: cannot be written to its device: {reason}")
@@ -54,23 +54,31 @@ def is_full(volume: Path) -> bool:
     return room.f_bavail * room.f_frsize < _ROOM or (room.f_files > 0 and room.f_favail == 0)
 
 
-class _Flusher:
+class Flusher:
     """Flushes the file systems behind open directories, now and then in a thread of its own."""
 
     def __init__(self, volumes: Mapping[Path, int]) -> None:
+        self.mounts = tuple(volumes)
+        """Where they are mounted."""
         self.refused: dict[Path, str] = {}
         self._volumes = volumes
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name="flush")
 
-    def __enter__(self) -> _Flusher:
+    def __enter__(self) -> Flusher:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._stopped = True
+        self._wake.set()
         self._thread.join()
+
+    def soon(self) -> None:
+        """Begin now: hardly anything more will be written, and the devices can be at it."""
+        self._wake.set()
 
     def flush(self) -> None:
         """Flush every file system; each error is told once, so it is kept."""
@@ -80,7 +88,11 @@ class _Flusher:
 
     def _run(self) -> None:
         pause = PERIOD
-        while not self._stop.wait(pause):
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._stopped:
+                return
             began = time.monotonic()
             self.flush()
             pause = max(PERIOD, REST * (time.monotonic() - began))

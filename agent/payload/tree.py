@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -91,15 +92,16 @@ def extract(
 
     stream = iter(chunks if trusted else admitted(chunks, root))
     fed = _Fed(size or 0, progress)
-    with flushed(root) as volumes:
+    with flushed(root) as flusher:
         try:
             if cuts is not None:
                 with Shards(start, cuts.lanes, back=back) as shards:
                     _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
                 fed.note(shards.fed)
+                flusher.soon()
             _unpack_rest(stream, start, fed, back)
         except CommandError as error:
-            full = "".join(f"{volume} is full: " for volume in volumes if is_full(volume))
+            full = "".join(f"{volume} is full: " for volume in flusher.mounts if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
             raise ImageError(f"{message}: {error.stderr}" if error.stderr else message) from None
     if size is not None and fed.count != size:
@@ -135,8 +137,9 @@ def _ready(stream: Iterator[Chunk], root: Path, cuts: Cuts) -> Iterator[Chunk]:
     """Have the directories of all members made, before any tar needs them."""
     if cuts.ahead is None:
         return with_parents(stream, root)
+    first = list(islice(stream, 1))  # whoever fetches goes on with those behind it meanwhile
     make_directories(cuts.ahead(), root)
-    return stream
+    return chain(first, stream)
 
 
 def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, shards: Shards, fed: _Fed) -> None:
