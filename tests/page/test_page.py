@@ -16,7 +16,7 @@ from agent.secret import Secret
 from agent.server import Options, running
 from agent.server.operators import Operator, write
 from tests.page.conftest import PATIENCE, Look
-from tests.page.fleet import Memory, failed, roll_out, told, until
+from tests.page.fleet import RECORDED, Memory, failed, roll_out, told, until
 from tests.page.serving import app_of, board_of, served
 from tests.unit.report.receivers import event
 
@@ -184,6 +184,47 @@ def test_the_detail_shows_steps_evidence_layout_and_seal(fleet: Memory, look: Lo
     expect(page.locator("#detail > section").last).to_contain_text("Earlier run")
     page.go_back()
     page.wait_for_url("about:blank")
+
+
+def test_further_arrays_and_whole_disk_images_are_drawn_too(memory: Memory, look: Look) -> None:
+    layout = RECORDED[-2]["evidence"]["report"]["layout"]
+    disks = [
+        {"path": f"/dev/sd{letter}", "size": 2**40, "partitions": [part]}
+        for letter in "cdef"
+        for part in [{"role": "data", "start": 2**20, "size": 2**40 - 2**21}]
+    ]
+    data = {
+        "name": "pgdata",
+        "level": "raid10",
+        "disks": disks,
+        "arrays": [{"name": "pgdata", "members": ["c", "d", "e", "f"], "metadata": "1.2"}],
+        "luks": layout["luks"],
+        "volume_group": {"name": "pgdata", "size": 2**41, "free": 0},
+        "volumes": [{"name": "pg", "mount": "/var/lib/pgsql", "size": 2**41, "kind": "xfs"}],
+    }
+    whole = {
+        "disks": [{"path": "/dev/vda", "size": 2**35}, {"path": "/dev/vdb", "size": 2**35}],
+        "arrays": [{"name": "image", "members": ["a", "b"], "metadata": "1.0"}],
+        "image": {"device": "/dev/md/image", "size": 2**35},
+    }
+    for plan, placed in {"p-data": {**layout, "data": [data]}, "p-whole": whole}.items():
+        sent = event(1, State.FINISHED, plan=plan, step="check", evidence={"placed": placed})
+        memory.tell([sent])
+    page = look("/#p-data")
+    drawn = page.locator("#detail svg.layout")
+    expect(drawn).to_contain_text("RAID10 over 4 disks")
+    expect(drawn.locator(".disk")).to_have_count(6)
+    expect(drawn.locator(".volume")).to_have_count(8)
+    ends = drawn.evaluate(
+        """(each) => [...each.querySelectorAll("rect")].map(
+             (rect) => rect.x.baseVal.value + rect.width.baseVal.value)"""
+    )
+    assert max(ends) <= 640.1
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#detail h2")).to_contain_text("52:54:00:12:34:56")
+    expect(page.locator("#detail .id")).to_contain_text("p-whole")
+    expect(page.locator("#detail svg.layout .disk")).to_have_count(2)
+    expect(page.locator("#detail svg.layout")).to_contain_text("image of a whole disk")
 
 
 def test_the_detail_of_a_failure_says_why_and_shows_the_log(fleet: Memory, look: Look) -> None:

@@ -10,9 +10,11 @@ const NARROWEST = 3;
 const LETTER = 6.6;
 
 export function picture(layout) {
-  const rows = [...drawn(layout)].filter((row) => row.bars.length);
-  const largest = Math.max(0, ...list(layout.disks).map((disk) => bytes(disk.size)));
-  if (!rows.length || !largest) return null;
+  const parts = [layout, ...list(layout.data)];
+  const rows = parts.flatMap((each) => [...drawn(each)]).filter((row) => row.bars.length);
+  const ends = rows.flatMap((row) => row.bars.map((each) => each.start + each.size));
+  const largest = Math.max(0, ...ends);
+  if (!largest) return null;
   const height = rows.length * ROW + 2;
   const scale = WIDTH / largest;
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", class: "layout" });
@@ -48,16 +50,19 @@ function* drawn(layout) {
     };
   }
   const partitions = new Map(list(disks[0]?.partitions).map((each) => [each.role, each]));
+  // A disk of data has one partition. A RAID of more than a mirror is larger than it.
+  const root = partitions.get("root") ?? partitions.get("data") ?? { start: 0, size: 0 };
+  const built = Math.max(bytes(root.size), bytes(layout.volume_group?.size));
   const arrays = list(layout.arrays).map((each) => {
-    const under = partitions.get(each.name) ?? { start: 0, size: disks[0]?.size };
+    const under = partitions.get(each.name) ?? { start: root.start, size: layout.image?.size ?? built };
     const members = `${list(each.members).length} members`;
-    return bar(under.start, under.size, role(each.name), `${each.name} mirror`, `${members}, metadata ${each.metadata}`);
+    const what = layout.level ? "" : " mirror";
+    return bar(under.start, under.size, role(each.name), `${each.name}${what}`, `${members}, metadata ${each.metadata}`);
   });
-  yield { title: `RAID1 over ${disks.length} disks`, bars: arrays };
-  const root = partitions.get("root") ?? { start: 0, size: 0 };
+  yield { title: `${String(layout.level ?? "raid1").toUpperCase()} over ${disks.length} disks`, bars: arrays };
   if (layout.luks) {
     const what = `${layout.luks.cipher} ${layout.luks.key_size} bit`;
-    yield { title: `LUKS2, ${what}`, bars: [bar(root.start, root.size, "luks", "LUKS2", `UUID ${layout.luks.uuid}`)] };
+    yield { title: `LUKS2, ${what}`, bars: [bar(root.start, built, "luks", "LUKS2", `UUID ${layout.luks.uuid}`)] };
   }
   yield { title: `volume group ${layout.volume_group?.name ?? ""}`, bars: [...volumes(layout, bytes(root.start))] };
   if (layout.image) {
