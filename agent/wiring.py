@@ -99,7 +99,7 @@ def find_plan_here(inventory: Inventory, show: Show) -> Found:
         MediumPlan(medium, SLOW_MEDIUM),
     ]
     if foreman is not None:
-        places.append(discovery(foreman, line, read_inventory, _talk(), show))
+        places.append(discovery(foreman, line, _cards_of(inventory), _talk(), show))
     try:
         return find_plan(places)
     except MachineError as error:
@@ -116,12 +116,16 @@ def find_plan_in_foreman(server: Server) -> Callable[[Inventory, Show], Found]:
     """Return what asks this Foreman and no other place."""
 
     def read(inventory: Inventory, show: Show) -> Found:
-        del inventory
         _must_be_admitted(server.base, policy())
         line = CommandLine.parse(COMMAND_LINE.read_text())
-        return find_plan([discovery(server, line, read_inventory, _talk(), show)])
+        return find_plan([discovery(server, line, _cards_of(inventory), _talk(), show)])
 
     return read
+
+
+def _cards_of(inventory: Inventory) -> Callable[[], Inventory]:
+    """Return what reads the network anew, and no disk: a machine that waits leaves them alone."""
+    return lambda: inventory.model_copy(update={"nics": InventoryReader().nics()})
 
 
 def _must_be_admitted(url: str | None, rules: Policy) -> None:

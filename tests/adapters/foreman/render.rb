@@ -138,7 +138,7 @@ REFUSED = %i[defn defs alias valias undef class attrset module sclass colon3 blo
              back_ref block_pass iasgn colon2 lambda]
 CORE = %i[+ - * == != ! && || << [] > < >= <= +@ any? empty? length map flatten merge zip join split
           strip gsub include? to_i to_s freeze nil? each select reject first last start_with?
-          end_with? downcase upcase sub]
+          end_with? downcase upcase sub slice rjust]
 VARIABLES = %i[@host @kernel @initrd @kernel_uri @initrd_uri @static]
 
 def check(node, where)

@@ -30,6 +30,7 @@ from tests.unit.plan import plans
 FOLDER = Path(__file__).parents[3] / "integrations/foreman"
 RENDER = Path(__file__).with_name("render.rb")
 TOKEN = "0b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11"
+ID = "0b6c7c1e-6d6e-4000-8000-000000000042"
 FOREMAN = "https://foreman.example.com"
 IMAGE = "https://images.example.com/debian13.json"
 PRINT = plans.THUMBPRINT
@@ -51,6 +52,7 @@ def scope(params: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any
         "token": TOKEN,
         "params": {"bedplate_manifest": IMAGE, **(params or {})},
         "host": {
+            "id": 42,
             "name": "db01.example.com",
             "shortname": "db01",
             "mac": "52:54:00:12:34:56",
@@ -116,7 +118,7 @@ def refused(of: dict[str, Any]) -> str:
 
 def test_the_smallest_host_has_a_plan_that_our_loader_takes() -> None:
     found = plan(scope())
-    assert str(found.id) == TOKEN
+    assert str(found.id) == ID
     assert found.machine.mac == "52:54:00:12:34:56"
     assert (found.hostname, found.disks.count) == ("db01.example.com", 1)
     assert found.storage.preset.name == "plain"
@@ -128,6 +130,15 @@ def test_the_smallest_host_has_a_plan_that_our_loader_takes() -> None:
     assert report.failed.text == f"{FOREMAN}/unattended/failed?token={TOKEN}"
     assert report.config_reports is None
     assert found.configure.network[0].dhcp == "yes"
+
+
+def test_the_token_is_in_the_two_addresses_and_nowhere_else() -> None:
+    text = rendered("bedplate_plan", scope())
+    assert text.count(TOKEN) == 2
+    shown = plan(scope()).model_dump_json()
+    assert TOKEN not in shown
+    other = {**scope(), "token": "1b6c7c1e-6d6e-4f43-9a4e-6a2f7e0c2b11"}
+    assert plan(other).id != plan(scope()).id
 
 
 def test_every_parameter_reaches_its_place(certificate: str) -> None:
