@@ -107,9 +107,8 @@ class PlanStore:
         self._directory = directory
         self._lock = threading.Lock()
         self._clock = clock
-        self._read: dict[Path, tuple[_Version, PlanFile | Problem]] = {}
-        self._ids: dict[str, list[PlanFile]] = {}
-        self._stems: dict[str, list[PlanFile]] = {}
+        self._read: dict[str, tuple[_Version, PlanFile | Problem]] = {}
+        self._index = _Index(())
         self._looked: tuple[int, float] = (0, float("-inf"))
 
     def all(self) -> tuple[PlanFile, ...]:
@@ -122,45 +121,43 @@ class PlanStore:
 
     def find(self, plan: str) -> PlanFile | None:
         """Return the plan with this id, or else the one whose file is called so."""
-        found = self._remembered(plan)
+        found = self._remembered(lambda index: index.named(plan))
         if found is None:
             self._refreshed()
-            found = self._named(plan)
+            found = self._index.named(plan)
         if len(found) > 1:
             raise RefusalError(409, _several(f"plan {plain(plan, limit=140)}", found))
         return found[0] if found else None
 
     def match(self, machine: Identity) -> PlanFile:
         """Return the one plan for a machine; raise `RefusalError` 404 or 409 with the reason."""
-        plans = self.all()
-        found = [each for each in plans if each.is_for(machine)]
+        found = self._remembered(lambda index: index.of(machine))
+        count = 0
+        if not found:
+            count = len(self.all())
+            found = self._index.of(machine)
         if len(found) > 1:
             raise RefusalError(409, _several(str(machine), found))
         if not found:
-            raise RefusalError(404, "\n".join(self._why_none(machine, len(plans))))
+            raise RefusalError(404, "\n".join(self._why_none(machine, count)))
         return found[0]
 
-    def _remembered(self, plan: str) -> list[PlanFile] | None:
-        """Return what was found by this name, if the directory and the files are as they were.
+    def _remembered(self, choose: Callable[[_Index], list[PlanFile]]) -> list[PlanFile] | None:
+        """Return what `choose` finds, if the directory and the found files are as they were.
 
         Every batch of events asks for a plan: with a thousand of them in the directory each answer
         would cost a thousand calls of stat. A file that is changed in place and takes over a name
         that another has, or that nobody had, may stay unseen for a few seconds.
         """
         with self._lock:
-            modified, looked = self._looked
-            if modified != self._directory.stat().st_mtime_ns:
-                return None
-            if self._clock() - looked >= TRUSTED_SECONDS:
-                return None
-        found = self._named(plan)
+            index, (modified, looked) = self._index, self._looked
+        if modified != self._directory.stat().st_mtime_ns:
+            return None
+        if self._clock() - looked >= TRUSTED_SECONDS:
+            return None
+        found = choose(index)
         same = all(each.version == _version(each.path) for each in found)
         return found if same else None
-
-    def _named(self, plan: str) -> list[PlanFile]:
-        # The agent writes a UUID in lower case, whatever the plan's author did.
-        with self._lock:
-            return self._ids.get(plan.lower(), []) or self._stems.get(plan, [])
 
     def _why_none(self, machine: Identity, count: int) -> Iterator[str]:
         yield f"no plan for {machine}"
@@ -175,21 +172,47 @@ class PlanStore:
     def _refreshed(self) -> list[PlanFile | Problem]:
         with self._lock:
             self._looked = self._directory.stat().st_mtime_ns, self._clock()
-            read: dict[Path, tuple[_Version, PlanFile | Problem]] = {}
-            for path, found in _plan_files(self._directory):
-                version = (found.st_mtime_ns, found.st_size, found.st_ino)
-                known = self._read.get(path)
-                read[path] = (
-                    known if known and known[0] == version else (version, _read(path, version))
-                )
+            read: dict[str, tuple[_Version, PlanFile | Problem]] = {}
+            for name, version in _plan_files(self._directory):
+                known = self._read.get(name)
+                if known is None or known[0] != version:
+                    known = version, _read(self._directory / name, version)
+                read[name] = known
             if read != self._read:
-                self._ids, self._stems = {}, {}
-                for _, plan in read.values():
-                    if isinstance(plan, PlanFile):
-                        self._ids.setdefault(plan.id, []).append(plan)
-                        self._stems.setdefault(plan.path.stem, []).append(plan)
+                self._index = _Index([p for _, p in read.values() if isinstance(p, PlanFile)])
             self._read = read
             return [each for _, each in read.values()]
+
+
+class _Index:
+    """Plans by what they are asked for with. Never changed once it is made."""
+
+    def __init__(self, plans: Sequence[PlanFile]) -> None:
+        self._ids: dict[str, list[PlanFile]] = {}
+        self._stems: dict[str, list[PlanFile]] = {}
+        self._machines: dict[str, list[PlanFile]] = {}
+        for plan in plans:
+            self._ids.setdefault(plan.id, []).append(plan)
+            self._stems.setdefault(plan.path.stem, []).append(plan)
+            for key in _keys(plan.machine):
+                self._machines.setdefault(key, []).append(plan)
+
+    def named(self, plan: str) -> list[PlanFile]:
+        """Return the plans with this id, or else those whose file is called so."""
+        # The agent writes a UUID in lower case, whatever the plan's author did.
+        return self._ids.get(plan.lower(), []) or self._stems.get(plan, [])
+
+    def of(self, machine: Identity) -> list[PlanFile]:
+        """Return the plans for a machine, in the order of their files."""
+        near = [plan for key in _keys(machine) for plan in self._machines.get(key, ())]
+        found = {plan.path: plan for plan in near if plan.is_for(machine)}
+        return sorted(found.values(), key=lambda plan: plan.path.name)
+
+
+def _keys(machine: Identity) -> list[str]:
+    keys = [f"mac {mac}" for mac in machine.macs]
+    keys += [f"serial {machine.serial}"] if machine.serial else []
+    return keys + ([f"uuid {machine.uuid}"] if machine.uuid else [])
 
 
 def _version(path: Path) -> _Version | None:
@@ -200,16 +223,18 @@ def _version(path: Path) -> _Version | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _plan_files(directory: Path) -> list[tuple[Path, os.stat_result]]:
+def _plan_files(directory: Path) -> list[tuple[str, _Version]]:
     files = []
     with os.scandir(directory) as entries:
         for entry in entries:
             # A name that begins with a dot is a file still being copied.
             if entry.name.endswith((".yaml", ".yml")) and not entry.name.startswith("."):
                 try:
-                    files.append((Path(entry.path), entry.stat()))
+                    found = entry.stat()
                 except OSError:  # removed meanwhile, or a link to nothing
                     continue
+                version = (found.st_mtime_ns, found.st_size, found.st_ino)
+                files.append((entry.name, version))
     return sorted(files)[:COUNT_LIMIT]
 
 
