@@ -16,20 +16,24 @@ from typing import IO, Protocol
 from agent.errors import CommandError, ImageError
 from agent.payload.flush import flushed, is_full
 from agent.payload.parents import make_directories, with_parents
-from agent.payload.shards import PATIENCE, Back, Chunk, Cuts, Open, Shards, feed
+from agent.payload.shards import PATIENCE, Back, Chunk, Cuts, Shards, feed
 from agent.payload.tar import Attribute
 from agent.payload.untrusted import DROPPED, admitted
 
 Progress = Callable[[int, int], None]
 
 _SCRIPT = Path(__file__).with_name("extract.sh")
+DELAY = "--delay-directory-restore"
+"""What lies in a directory may come long after it. tar 1.34 then compares each directory's name with
+those of all before, so a tail, where what lies below a directory follows it at once, goes without.
+"""
 TAR_OPTIONS = (
     "--file=-",
     # Records of 1 MiB, as long as the pipe: an eighth less time than with the 10 KiB default.
     "--blocking-factor=2048",
     # Read what pads the archive too, however much it is, so that the stream can be fed to its end.
     "--ignore-zeros",
-    "--delay-directory-restore",
+    DELAY,
     "--preserve-permissions",
     "--numeric-owner",
     # An overlay with a directory lib/ must not replace the link lib -> usr/lib.
@@ -87,8 +91,9 @@ def extract(
     cuts = cuts if cuts is not None and cuts.lanes > 1 and is_blank(root) else None
     argv = _argv(root, _attributes(root, cuts), trusted)
 
-    def start() -> AbstractContextManager[IO[bytes]]:
-        return feeding(*argv, pipe_size=1 << 20, patience=PATIENCE)
+    def start(*without: str) -> AbstractContextManager[IO[bytes]]:
+        words = (word for word in argv if word not in without)
+        return feeding(*words, pipe_size=1 << 20, patience=PATIENCE)
 
     stream = iter(chunks if trusted else admitted(chunks, root))
     fed = _Fed(size or 0, progress)
@@ -99,7 +104,7 @@ def extract(
                     _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
                 fed.note(shards.fed)
                 flusher.soon()
-            _unpack_rest(stream, start, fed, back)
+            _unpack_rest(stream, start() if cuts is None else start(DELAY), fed, back)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in flusher.mounts if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
@@ -149,8 +154,13 @@ def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, shards: Shards, fed: _Fe
         fed.note(shards.fed)
 
 
-def _unpack_rest(stream: Iterator[Chunk], start: Open, fed: _Fed, back: Back | None) -> None:
-    with start() as pipe:
+def _unpack_rest(
+    stream: Iterator[Chunk],
+    program: AbstractContextManager[IO[bytes]],
+    fed: _Fed,
+    back: Back | None,
+) -> None:
+    with program as pipe:
         for chunk in stream:
             count = len(chunk)
             feed(pipe, chunk)
