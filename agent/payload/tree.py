@@ -24,9 +24,8 @@ Progress = Callable[[int, int], None]
 
 _SCRIPT = Path(__file__).with_name("extract.sh")
 DELAY = "--delay-directory-restore"
-"""What lies in a directory may come long after it. tar 1.34 then compares each directory's name with
-those of all before, so a tail, where what lies below a directory follows it at once, goes without.
-"""
+"""What lies in a directory may come long after it. tar 1.34 then compares each directory's name
+with those of all before. A tail, where what lies below a directory follows it, goes without."""
 TAR_OPTIONS = (
     "--file=-",
     # Records of 1 MiB, as long as the pipe: an eighth less time than with the 10 KiB default.
