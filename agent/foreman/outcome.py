@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 300.0
 """Seconds in which the outcome is tried to be told, whatever time the others get."""
+FAILED_PATIENCE = 120.0
+"""The same after a failure: the machine stays, and somebody at its console waits for a shell."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
 DONE_ALREADY = (404, 405)
 """The token is gone, or the host not in build mode: an earlier request got through."""
@@ -113,30 +115,33 @@ class Outcome:
         return None
 
     def _tell(self, last: Event, where: Where) -> None:
+        failed = last.state is State.FAILED
+        patience = min(self._patience, FAILED_PATIENCE) if failed else self._patience
+        until = time.monotonic() + patience
         try:
-            self._tell_outcome(last, where)
+            self._tell_outcome(last, where, until)
             if where.report is not None:
-                self._report(last, where.report)
+                self._report(last, where.report, until)
         except Exception:
             log.exception("foreman: could not be told how it ended")
 
-    def _tell_outcome(self, last: Event, where: Where) -> None:
+    def _tell_outcome(self, last: Event, where: Where, until: float) -> None:
         if last.state is State.FAILED:
             url, body = where.failed, story(last, self._steps)
         elif where.built is not None:
             url, body = where.built, b"installed by bedplate\n"
         else:
             return
-        self._deliver(shown(url.text), lambda: self._talk.post(url.text, body, TEXT))
+        self._deliver(shown(url.text), until, lambda: self._talk.post(url.text, body, TEXT))
 
-    def _report(self, last: Event, login: Login) -> None:
+    def _report(self, last: Event, login: Login, until: float) -> None:
         body = config_report(login.host, last, self._entries)
         who = (login.user, login.token)
-        self._deliver(shown(login.url), lambda: self._talk.post(login.url, body, JSON, who))
+        self._deliver(shown(login.url), until, lambda: self._talk.post(login.url, body, JSON, who))
 
-    def _deliver(self, name: str, post: Callable[[], Answer]) -> None:
-        """Post until it is settled or the time is up; log which it was."""
-        until, pause, perhaps = time.monotonic() + self._patience, self._pause, False
+    def _deliver(self, name: str, until: float, post: Callable[[], Answer]) -> None:
+        """Post until it is settled or until that moment; log which it was."""
+        pause, perhaps = self._pause, False
         while True:
             try:
                 answer = post()
