@@ -109,9 +109,10 @@ class ConfigureHost:
             tree.write(TargetFile.text("/etc/resolv.conf", text))
 
     def _enable_data(self, machine: Machine) -> None:
-        """Make sure that the running system opens the disks of data; most have both enabled."""
+        """Make sure that the running system opens and mounts data; most images have all enabled."""
         if any(one.luks is not None for one in self.layout.data):
-            units = ("remote-cryptsetup.target", "clevis-luks-askpass.path")
+            # What is marked _netdev hangs on the two targets.
+            units = ("remote-fs.target", "remote-cryptsetup.target", "clevis-luks-askpass.path")
             machine.target.run(self.root, "systemctl", "enable", *units, timeout=120)
 
     def _enable(self, tree: Tree, machine: Machine, unit: str, target: str) -> None:

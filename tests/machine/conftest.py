@@ -124,14 +124,14 @@ def booted(site: Site, installed: Installed) -> Boots:
     """Start the installed machine twice, from its own disks."""
     lab, hardware = site.lab, installed.hardware
     with lab.booted(hardware.machine("first-boot"), until=up) as vm:
-        vm.ssh.run("until [ -e /var/lib/bedplate/sealed.json ]; do sleep 1; done", timeout=300)
-        vm.ssh.run("systemctl is-system-running --wait", timeout=300, check=False)
+        vm.ssh.run("until [ -e /var/lib/bedplate/sealed.json ]; do sleep 1; done", timeout=BOOT)
+        vm.ssh.run("systemctl is-system-running --wait", timeout=BOOT, check=False)
         first = facts(vm)
         vm.poweroff()
     before = site.tang.recoveries()
     with lab.booted(hardware.machine("second-boot"), until=up) as vm:
         asked = site.tang.recoveries() - before
-        vm.ssh.run("systemctl is-system-running --wait", timeout=300, check=False)
+        vm.ssh.run("systemctl is-system-running --wait", timeout=BOOT, check=False)
         second = facts(vm)
         vm.poweroff()
     return Boots(hardware, first, second, asked)

@@ -478,9 +478,8 @@ def test_the_installed_system_is_told_to_open_data(ran: tuple[FakeHost, Headers]
     host, _ = ran
     assert "bedplate-pgdata" in (host.root / "etc/crypttab").read_text()
     enabled = [argv for argv in host.target.ran if "clevis-luks-askpass.path" in argv]
-    assert enabled == [
-        ("systemctl", "enable", "remote-cryptsetup.target", "clevis-luks-askpass.path")
-    ]
+    units = ("remote-fs.target", "remote-cryptsetup.target", "clevis-luks-askpass.path")
+    assert enabled == [("systemctl", "enable", *units)]
 
 
 def test_what_is_on_another_disk_may_not_share_names_with_data() -> None:
