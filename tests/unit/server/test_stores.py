@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,20 @@ def site(tmp_path: Path) -> Path:
 def opened(site: Path, **options: Any) -> EventStore:
     plans = PlanStore(site / "plans")
     clock = {"clock": lambda: 1_700_000_100.0}
-    return EventStore(site / "events", site / "escrow", plans, **(clock | options))
+    made = EventStore(site / "events", site / "escrow", plans, **(clock | options))
+    OPENED.append(made)
+    return made
+
+
+OPENED: list[EventStore] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close what a test has opened: an open connection that is forgotten is a warning."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 @pytest.fixture
