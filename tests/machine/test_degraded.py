@@ -17,8 +17,8 @@ def test_it_boots_by_itself_with_one_disk_removed(site: Site, booted: Boots, pul
     half = site.lab.branch(booted.hardware, f"without-{pulled}")
     machine = half.machine(f"without-{pulled}", without=[pulled, *BAYS[pulled]])
     with site.lab.booted(machine, until=lambda vm: vm.wait_for(r"login:", BOOT)) as vm:
-        # /boot follows: mdadm-last-resort@.timer gives its other leg half a minute to appear. What is
-        # left of data does so too; where nothing is, systemd looks for it for minutes.
+        # /boot follows: mdadm-last-resort@.timer gives its other leg half a minute to appear. So
+        # does what is left of data; where nothing is, systemd looks for it for minutes.
         places = ["/boot", "/var/lib/pgsql"] if pulled == "d0" else ["/boot"]
         for place in (*places, "--raw /boot/efi || findmnt --raw /boot/efi2"):
             vm.ssh.run(f"until findmnt {place}; do sleep 2; done", timeout=BOOT)
