@@ -100,7 +100,11 @@ def _prepare(
             app = create_app(directory, signer, options)
         except OSError as error:
             raise MachineError([Problem(str(directory), error.strerror or str(error))]) from error
-        server = _Server(_config(app, tls, options), app.site.board)
+        try:
+            server = _Server(_config(app, tls, options), app.site.board)
+        except MachineError:
+            app.site.close()
+            raise
         shown = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{shown}:{bound}"
         return app, server, socket.socket(fileno=listener.detach()), url
