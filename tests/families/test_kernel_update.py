@@ -7,7 +7,9 @@ file systems of their own (tmpfs), in a mount namespace that ends with the test.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +65,7 @@ class Updated:
 
 
 @pytest.fixture(scope="module")
-def updated(tmp_path_factory: pytest.TempPathFactory) -> Updated:
+def updated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Updated]:
     place = tmp_path_factory.mktemp("update")
     tree = Tree(place / "tree")
     tree.root.mkdir()
@@ -74,7 +76,8 @@ def updated(tmp_path_factory: pytest.TempPathFactory) -> Updated:
     (tree.root / "var/tmp/kernel.deb").write_bytes((BUILT / "kernel.deb").read_bytes())
     run(f"unshare --mount --propagation private sh -c '{UPDATE}'", TREE=str(tree.root))
     named = run(f"dpkg-deb --field {BUILT}/kernel.deb Package").strip()
-    return Updated(tree, esps, named.removeprefix("linux-image-"), came_with.version)
+    yield Updated(tree, esps, named.removeprefix("linux-image-"), came_with.version)
+    shutil.rmtree(place)  # half a gigabyte
 
 
 def install(tree: Tree, esps: tuple[Path, ...]) -> None:
