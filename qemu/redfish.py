@@ -180,6 +180,8 @@ class Switch:
     trouble: list[BaseException] = field(default_factory=list)
     went_off: Callable[[], object] = lambda: None
     """Called when the guest has switched the machine off by itself."""
+    running: int = 0
+    """How many power-ons have got their turn: one machine runs at a time on this host."""
     _now: Vm | None = None
     _told: queue.SimpleQueue[State | None] = field(default_factory=queue.SimpleQueue)
 
@@ -230,7 +232,7 @@ class Switch:
         self.boots.append(state)
         try:
             with self.power_on(state) as vm:
-                self._now = vm
+                self._now, self.running = vm, self.running + 1
                 news: State | None = state
                 while news is not None and news.on and vm.running:
                     vm.check()
