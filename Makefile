@@ -38,7 +38,8 @@ unit: venv  ## Pure core, steps and engine; no root, under a minute
 adapters: venv deps  ## Real programs on loopback and sparse files
 	$(PYTEST) -n 4 --dist loadfile tests/adapters
 
-page: venv deps  ## The fleet page in headless Chromium; writes build/page.json
+page: venv  ## The fleet page in headless Chromium; writes build/page.json; not part of test
+	qemu/install-deps chromium
 	$(PYTEST) tests/page
 
 machine: venv deps live sample  ## Real machines in QEMU

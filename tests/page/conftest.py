@@ -18,7 +18,7 @@ PATIENCE = 60_000
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
-    assert program, "needs chromium: make deps"
+    assert program, "needs chromium: qemu/install-deps chromium"
     with sync_playwright() as playwright:
         # --no-sandbox: as root, which tests run as, Chromium has none.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
