@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cli import main
@@ -148,6 +148,7 @@ ANY = st.recursive(
 KNOWN = st.sampled_from([*FLAT, *joined(STRUCTURED), "disks", "networking", "dmi"])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(KNOWN, ANY, max_size=8))
 def test_any_facts_are_a_machine_or_name_the_fact_that_is_wrong(facts: dict[str, Any]) -> None:
     error = ""
