@@ -96,7 +96,8 @@ def find_plan_here(inventory: Inventory, show: Show) -> Found:
     places: list[PlanSource] = [
         _plan_at(url, rules),
         CredentialPlan(),
-        MediumPlan(medium, SLOW_MEDIUM),
+        # Nobody who names a Foreman waits for a medium that may not come.
+        MediumPlan(medium, SLOW_MEDIUM if foreman is None else 0),
     ]
     if foreman is not None:
         places.append(discovery(foreman, line, _cards_of(inventory), _talk(), show))
