@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +120,9 @@ def _sweep() -> None:
     for place in Path("/run/netns").glob(f"{PREFIX}*"):
         process = place.name.removeprefix(PREFIX)
         if process.isdigit() and not Path("/proc", process).exists():
+            # dnsmasq changes its credentials, and with them loses the signal of `mortal`.
+            for left in run("ip", "netns", "pids", place.name).split():
+                os.kill(int(left), signal.SIGTERM)
             run("ip", "netns", "del", place.name)
 
 
