@@ -17,16 +17,17 @@ import pyudev
 
 from agent.adapters import command
 from agent.adapters.age import last_used
+from agent.adapters.medium import detachable
 from agent.adapters.storage.erase import Signature, distinct, empty, signatures
 from agent.adapters.storage.stack import Kernel, node
 from agent.errors import CommandError, StepError
 from agent.inventory.model import IMAGE, Content, Disk, Marker, Transport
+from agent.media.names import LABEL
 from agent.payload import gpt, stamp
 from agent.target import marker
 
 log = logging.getLogger(__name__)
 
-PLAN_LABEL = "BEDPLATE"
 ESP_NAME = "bedplate-esp"
 # Whole "disks" that are views of something else, or have no medium worth writing (devices.txt).
 _VIRTUAL = re.compile(
@@ -90,7 +91,7 @@ class DiskReader:
             rotational=kernel.attribute(name, "queue/rotational") == "1",
             removable=kernel.attribute(name, "removable") == "1",
             read_only=kernel.attribute(name, "ro") == "1",
-            boot_medium=self._booted_from(name, content),
+            boot_medium=self._is_medium(name, properties, content),
             controller=controller(place),
             in_use=tuple(self._uses(name)),
             content=content,
@@ -146,9 +147,13 @@ class DiskReader:
             if self.kernel.swaps(name):
                 yield f"{node(name)} is in use as swap"
 
-    def _booted_from(self, disk: str, content: tuple[Content, ...]) -> bool:
-        if any(found.label == PLAN_LABEL for found in content):
+    def _is_medium(self, disk: str, properties: Properties, content: tuple[Content, ...]) -> bool:
+        # As in `medium`: the label alone says nothing of an internal disk, it may be a stale one.
+        if detachable(properties) and any(found.label == LABEL for found in content):
             return True
+        return self._booted_from(disk)
+
+    def _booted_from(self, disk: str) -> bool:
         try:
             raw = (self.kernel.sys / "firmware/efi/efivars" / _LOADER_VARIABLE).read_bytes()
         except OSError:

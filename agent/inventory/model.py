@@ -91,7 +91,7 @@ class Disk(Fact):
     removable: bool = False
     read_only: bool = False
     boot_medium: bool = False
-    """The live system was booted from it (or it carries the plan)."""
+    """The live system was booted from it (or it is a CD or USB disk that carries the plan)."""
     controller: str | None = None
     """sysfs path of the PCI function the disk hangs on."""
     in_use: tuple[str, ...] = ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from agent.adapters.command import Argument
+from agent.adapters.command import Argument, Finished
 from agent.adapters.disks import (
     DiskReader,
     controller,
@@ -233,6 +234,39 @@ def test_a_disk_that_cannot_be_read_is_listed_as_such(sysfs: Sysfs) -> None:
     found = DiskReader(broken, kernel=sysfs.kernel)._disk("sda", {})
     assert [content.kind for content in found.content] == ["unreadable"]
     assert not found.blank
+
+
+LOADER = "LoaderDevicePartUUID-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
+
+@pytest.mark.parametrize(
+    ("bus", "booted", "medium"),
+    [("usb", False, True), ("ata", False, False), ("ata", True, True)],
+    ids=["a stick", "a stale label on an internal disk", "the internal disk that was booted from"],
+)
+def test_a_labelled_disk_is_the_boot_medium_on_usb_or_where_it_was_booted_from(
+    sysfs: Sysfs, bus: str, booted: bool, medium: bool
+) -> None:
+    sysfs.disk("sda")
+    sysfs.part("sda", "sda1")
+    uuid = "5a1f0d63-7c56-4b35-8a0e-0f6f0c1b2d3e"
+    (sysfs.kernel.block("sda1") / "uevent").write_text(f"DEVNAME=sda1\nPARTUUID={uuid}\n")
+    if booted:
+        variable = sysfs.kernel.sys / "firmware/efi/efivars" / LOADER
+        variable.parent.mkdir(parents=True)
+        variable.write_bytes(b"\6\0\0\0" + f"{uuid.upper()}\0".encode("utf-16-le"))
+
+    def labelled(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> str:
+        assert argv[0] == "wipefs"
+        found = {"type": "vfat", "offset": "0x0", "label": "BEDPLATE", "uuid": "4C5D-0001"}
+        return json.dumps({"signatures": [found]})
+
+    def no_table(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> Finished:
+        return Finished(tuple(os.fspath(word) for word in argv), 1, "", "no partition table")
+
+    found = DiskReader(labelled, no_table, sysfs.kernel)._disk("sda", {"ID_BUS": bus})
+    assert {content.label for content in found.content} == {"BEDPLATE"}
+    assert found.boot_medium is medium
 
 
 def test_a_damaged_marker_is_no_marker() -> None:
