@@ -26,21 +26,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    # Of this run alone: two may wait for each other's machines at the same time.
+def directory() -> Iterator[Path]:
+    """Everything of this run alone: two may wait for each other's machines at the same time."""
     directory = repository() / "build/lab" / f"boot-{os.getpid()}"
-    with Lab.fresh(directory) as lab:
-        yield lab
+    directory.mkdir(parents=True)
+    yield directory
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def rig(lab: Lab) -> LiveImage:
-    """The variant for virtual machines: quick, and without any USB driver."""
-    return formed("rig", lab.directory)
+def lab(directory: Path) -> Iterator[Lab]:
+    with Lab.fresh(directory / "lab") as lab:
+        yield lab
 
 
 @pytest.fixture(scope="session")
-def full(lab: Lab) -> LiveImage:
+def rig(directory: Path) -> LiveImage:
+    """The variant for virtual machines: quick, and without any USB driver."""
+    return formed("rig", directory)
+
+
+@pytest.fixture(scope="session")
+def full(directory: Path) -> LiveImage:
     """The variant for real servers, which knows USB."""
-    return formed("full", lab.directory)
+    return formed("full", directory)

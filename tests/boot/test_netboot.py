@@ -21,7 +21,6 @@ from qemu.lab import Lab
 from qemu.live import LiveImage
 from qemu.machine import Machine, Nic
 from qemu.netboot import HERE4, HERE6, Segment, segment, unpacked
-from qemu.program import repository
 from qemu.server import PLAN_KEY
 from qemu.site import Site
 from tests.boot.media import BOOT, FOUND, REACH_IN, plan, seen, text
@@ -39,8 +38,8 @@ NO_PXE = tuple(
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab.fresh(repository() / "build/lab/netboot" / request.node.name[:40]) as lab:
+def lab(directory: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab.fresh(directory / request.node.name[:40]) as lab:
         yield lab
 
 

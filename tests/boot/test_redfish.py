@@ -10,17 +10,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from qemu.disk import GiB
 from qemu.hardware import Chassis, Disk
 from qemu.lab import Lab
 from qemu.live import LiveImage
-from qemu.program import repository
 from qemu.redfish import Setting, State, Switch, emulator, force_off
 from qemu.site import Site
 from qemu.vm import Vm
@@ -28,12 +25,6 @@ from tests.boot.media import BOOT, REACH_IN, personal, plan, with_medium
 
 INSTALL = 3 * 3600
 """Seconds, with the wait for other machines of this host: one is switched on at a time."""
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab.fresh(repository() / "build/lab/redfish") as lab:
-        yield lab
 
 
 def test_a_machine_is_installed_by_virtual_media_and_starts_from_its_disk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +19,8 @@ ONE = Chassis(disks=(Disk("d0", serial="BPVIRT0"),), tpm=False)
 
 
 @pytest.fixture(scope="module")
-def slim(lab: Lab) -> LiveImage:
-    return formed("rig", lab.directory, "slim")
+def slim(directory: Path) -> LiveImage:
+    return formed("rig", directory, "slim")
 
 
 @pytest.fixture(scope="module")
