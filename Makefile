@@ -32,7 +32,7 @@ lint: venv  ## ruff and mypy --strict
 	$(BIN)/mypy agent qemu tests
 
 unit: venv  ## Pure core, steps and engine; no root, under a minute
-	$(PYTEST) tests/unit
+	$(PYTEST) -n auto tests/unit
 
 # They wait more than they work: for timeouts that are tested, for keys, for programs to start.
 adapters: venv deps  ## Real programs on loopback and sparse files
