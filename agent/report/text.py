@@ -11,6 +11,9 @@ _HOSTILE = re.compile(
     r"\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
+# What our own pictures are drawn with, for lines that can show ASCII only.
+_ASCII = str.maketrans({"…": "...", "├": "|", "│": "|", "└": "`", "─": "-"})
+
 
 def cut(text: str, limit: int) -> str:
     """Return at most `limit` characters; a `…` at the end shows that there was more."""
@@ -20,11 +23,12 @@ def cut(text: str, limit: int) -> str:
 def plain(text: str, *, limit: int = 1024, ascii_only: bool = False) -> str:
     """Return one line without control, direction or invisible characters, shown as escapes.
 
-    At most about `limit` characters. With `ascii_only` everything else beyond ASCII is escaped too.
+    At most about `limit` characters. With `ascii_only` lines of pictures become ASCII ones and
+    everything else beyond ASCII is escaped too.
     """
     text = _HOSTILE.sub(_escape, cut(text, limit).replace("\t", " "))
     if ascii_only:
-        text = text.replace("…", "...").encode("ascii", "backslashreplace").decode("ascii")
+        text = text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
     return text
 
 

@@ -27,6 +27,11 @@ def test_text_for_serial_consoles_is_printable_ascii(text: str) -> None:
     assert all(" " <= each <= "~" for each in plain(text, ascii_only=True))
 
 
+def test_a_layouts_picture_is_drawn_in_ascii_on_a_serial_console() -> None:
+    assert plain(" ├─ 1 esp", ascii_only=True) == " |- 1 esp"
+    assert plain(" └─ 2 röt…", ascii_only=True) == " `- 2 r\\xf6t..."
+
+
 def test_an_escape_sequence_is_shown_and_not_obeyed() -> None:
     assert plain("a\x1b[31mred\x9b2J\r\n") == "a\\x1b[31mred\\x9b2J\\x0d\\x0a"
 
