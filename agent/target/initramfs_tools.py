@@ -23,8 +23,17 @@ SETTINGS = "/etc/initramfs-tools/conf.d/zz-bedplate"
 """Read last, so that an image's own choice of a compression we cannot read back does not count."""
 BUILD_TIMEOUT = 3600.0
 """Seconds. A minute on hardware, many in emulation."""
-ROOT_DELAY = 120
-"""Seconds for which the initrd looks for /: a controller that is slow, a mirror that lost a leg."""
+PATIENCE_SCRIPT = "/etc/initramfs-tools/scripts/init-premount/bedplate"
+PATIENCE = 60
+"""Seconds for which the initrd looks for /; after two thirds mdadm starts a mirror with one leg."""
+_PATIENCE = f"""\
+#!/bin/sh
+# How long the initrd looks for the root file system. Not rootdelay= on the kernel command line:
+# initramfs-tools sleeps that long at every start, and then has no time left for a mirror that
+# lost a disk.
+[ "$1" != prereqs ] || exit 0
+echo ROOTDELAY={PATIENCE} >>/conf/param.conf
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,10 @@ class InitramfsTools:
         """Return what makes every initrd able to start the machine with either disk missing."""
         del needs
         text = "MODULES=most\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\n"
-        return (TargetFile.text(SETTINGS, text),)
+        return (
+            TargetFile.text(SETTINGS, text),
+            TargetFile.text(PATIENCE_SCRIPT, _PATIENCE, 0o755),
+        )
 
     def path(self, version: str, os: OsRelease) -> str:
         del os
@@ -71,9 +83,10 @@ class InitramfsTools:
     ) -> tuple[str, ...]:
         """Return what an initrd lacks, in words for a message."""
         programs = [("lvm",)]
-        places = []
+        places: list[str] = []
         if needs.mirror:
             programs.append(("mdadm",))
+            places.append(PATIENCE_SCRIPT.removeprefix("/etc/initramfs-tools/"))
         if needs.encryption:
             programs.append(("cryptsetup",))
             places.append("cryptroot/crypttab")
@@ -96,7 +109,6 @@ class InitramfsTools:
         yield f"root={layout.root.device}"
         yield "ro"
         yield "systemd.gpt_auto=0"
-        yield f"rootdelay={ROOT_DELAY}"
 
     def network_options(
         self, network: Sequence[Interface], names: Mapping[str, str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -150,8 +151,24 @@ def test_each_host_builds_its_own_initrd_with_what_it_unlocks() -> None:
     target = Noting()
     builder.build(target, Path("/x"), KERNEL, f"/boot/initrd.img-{KERNEL}")
     assert target.ran == [("update-initramfs", "-c", "-k", KERNEL)]
-    [file] = builder.settings(ALL)
-    assert "MODULES=most" in file.content.decode()
+    settings, _ = builder.settings(ALL)
+    assert "MODULES=most" in settings.content.decode()
+
+
+def test_a_lost_disk_is_waited_for_without_a_sleep_at_every_start(tmp_path: Path) -> None:
+    """`rootdelay=` is both in initramfs-tools: what is slept, and what is left afterwards."""
+    assert not any("rootdelay" in option for option in InitramfsTools().kernel_options(layout()))
+    _, file = InitramfsTools().settings(ALL)
+    assert file.mode == 0o755
+    place = tmp_path / "param.conf"
+    script = file.content.decode().replace("/conf/param.conf", str(place))
+    for argument in ("prereqs", ""):
+        assert not place.exists()
+        ran = subprocess.run(
+            ["sh", "-c", script, "bedplate", argument], check=True, capture_output=True
+        )
+        assert not ran.stdout
+    assert place.read_text() == "ROOTDELAY=60\n"
 
 
 GOOD = frozenset(
@@ -159,6 +176,7 @@ GOOD = frozenset(
         "usr/bin/clevis", "usr/bin/clevis-decrypt-sss", "usr/bin/clevis-decrypt-tang",
         "usr/bin/clevis-decrypt-tpm2", "usr/bin/tpm2_unseal", "usr/sbin/cryptsetup",
         "usr/sbin/lvm", "usr/sbin/mdadm", "cryptroot/crypttab", "scripts/local-top/clevis",
+        "scripts/init-premount/bedplate",
         *(f"usr/lib/modules/1/{m}.ko.xz" for m in ("dm-mod", "dm-crypt", "raid1", "xfs")),
     }
 )  # fmt: skip
