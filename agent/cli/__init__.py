@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -74,7 +75,7 @@ def _show(error: AgentError, *, as_json: bool) -> None:
     if isinstance(error, (PlanError, MachineError)) and len(error.problems) > 1:
         click.echo(f"{len(error.problems)} problems; nothing was touched:", err=True)
         for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+            click.echo(textwrap.indent(str(problem), "  "), err=True)
         return
     click.echo(f"bedplate: {error}", err=True)
 

@@ -101,11 +101,12 @@ def reasons_against(disk: Disk, where: Where) -> Iterator[str]:
 
 
 def _listing(found: int, count: int, verdicts: Mapping[Disk, Sequence[str]]) -> str:
-    seen = "; ".join(
-        f"{disk}, {gib(disk.size)}: {', '.join(reasons) or 'matches'}"
+    # A line for each: two dozen disks in one line are cut off at the end of a console's.
+    seen = ";\n".join(
+        f"  {disk}, {gib(disk.size)}: {', '.join(reasons) or 'matches'}"
         for disk, reasons in verdicts.items()
     )
-    has = f"this machine has {seen}" if seen else "this machine has no disk"
+    has = f"this machine has\n{seen}" if seen else "this machine has no disk"
     return f"{found} match, the plan counts {count}; {has}"
 
 

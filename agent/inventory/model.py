@@ -130,7 +130,8 @@ class Disk(Fact):
         return PurePosixPath(self.path)
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.model or 'no model'}, serial {self.serial or 'none'})"
+        words = f"{self.model or 'no model'}, serial {self.serial or 'none'}"
+        return f"{self.path} ({printable(words)})"
 
 
 class Nic(Fact):

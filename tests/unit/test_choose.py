@@ -16,6 +16,8 @@ from agent.inventory.choose import choose, may_erase, reasons_against, same_devi
 from agent.inventory.model import Content, Disk, Firmware, Inventory, Marker
 from agent.layout.picture import losses
 from agent.plan.disks import Disks
+from agent.report.event import MESSAGE_LIMIT
+from agent.report.text import plain_lines
 
 GB = 10**9
 NVME = Disk(path="/dev/nvme0n1", serial="N1", model="SN850", size=960 * GB, transport="nvme")
@@ -46,10 +48,32 @@ def test_the_disk_that_meets_every_condition_is_taken() -> None:
 def test_no_match_lists_every_disk_with_its_reason() -> None:
     problem = choose(machine(NVME, SATA), want(serial="X9"))
     assert isinstance(problem, Problem)
-    assert problem.message == (
-        "0 match, the plan counts 1; this machine has /dev/nvme0n1 (SN850, serial N1), 894.1 GiB: "
-        "serial is N1, not X9; /dev/sda (no model, serial S1), 3725.3 GiB: serial is S1, not X9"
-    )
+    assert problem.message.splitlines() == [
+        "0 match, the plan counts 1; this machine has",
+        "  /dev/nvme0n1 (SN850, serial N1), 894.1 GiB: serial is N1, not X9;",
+        "  /dev/sda (no model, serial S1), 3725.3 GiB: serial is S1, not X9",
+    ]
+
+
+def test_two_dozen_disks_are_all_seen_on_a_console() -> None:
+    bays = [
+        Disk(path=f"/dev/sd{bay}", model="MZ7LH960", serial=f"S45PNA0M{bay}", size=960 * GB)
+        for bay in "abcdefghijklmnopqrstuvwx"
+    ]
+    problem = choose(machine(*bays), want(serial="X9"))
+    assert isinstance(problem, Problem)
+    assert len(problem.message) < MESSAGE_LIMIT
+    shown = plain_lines(str(problem), ascii_only=True)
+    assert [bay.path for bay in bays if not any(bay.path in line for line in shown)] == []
+    assert not any(line.endswith("...") for line in shown)
+
+
+def test_what_a_disk_says_of_itself_cannot_drive_a_terminal() -> None:
+    disk = NVME.model_copy(update={"model": "\x1b[2Jnothing\n  /dev/sdz: matches"})
+    problem = choose(machine(disk), want(serial="X9"))
+    assert isinstance(problem, Problem)
+    assert "\x1b" not in problem.message
+    assert len(problem.message.splitlines()) == 2
 
 
 def test_too_many_matches_are_never_settled_by_taking_the_first() -> None:

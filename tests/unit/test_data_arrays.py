@@ -158,7 +158,7 @@ def test_two_arrays_of_one_name_are_refused() -> None:
 
 def test_the_disks_of_the_system_are_never_disks_of_data() -> None:
     (problem,) = refusals(array(), disks=BAYS[:3])
-    assert problem.startswith("storage.data[0]: 3 match, the plan counts 4; this machine has ")
+    assert problem.startswith("storage.data[0]: 3 match, the plan counts 4; this machine has\n")
     assert problem.count(": is a disk of the system") == 2
     assert problem.count(": matches") == 3
 
