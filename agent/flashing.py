@@ -47,7 +47,7 @@ class Flashing:
             whole,
             self.plan.image.verify,
             self._note(),
-            esp.partuuid if esp else None,
+            esp,
         )
         yield EnterImage(whole, self._system(), esp)
         yield CloseTarget(self.root)

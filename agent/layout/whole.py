@@ -77,7 +77,11 @@ def picture(whole: Whole) -> Iterator[str]:
     for laid in whole.disks:
         yield f"disk {laid.disk}  {gib(laid.disk.size)}"
     for array in whole.arrays:
-        yield f"mirror {array.path}  RAID1 of {len(array.members)}, metadata {array.metadata}"
+        # One that does not writes to one of the disks alone, and nothing says so.
+        yield (
+            f"mirror {array.path}  RAID1 of {len(array.members)}, metadata {array.metadata}; "
+            "the image itself must assemble it"
+        )
     yield f"whole-disk image on {whole.device}  {gib(whole.size)}, as it is"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
-from uuid import UUID
 
 from agent.inventory.model import Marker
 from agent.layout.extents import gib
@@ -14,6 +15,7 @@ from agent.machine import Machine, Progress
 from agent.payload.direct import Target
 from agent.payload.disk import Verify
 from agent.payload.fetch import Source
+from agent.payload.gpt import Partition
 from agent.payload.manifest import Manifest
 from agent.payload.stamp import Stamp
 from agent.steps.base import Evidence
@@ -23,14 +25,14 @@ from agent.target import marker
 
 @dataclass(frozen=True)
 class FlashImage:
-    """`note` is the marker without the time; `esp` the PARTUUID of the image's ESP."""
+    """`note` is the marker without the time; `esp` the image's ESP."""
 
     manifest: Manifest
     source: Source
     whole: Whole
     verify: Verify
     note: Marker
-    esp: UUID | None
+    esp: Partition | None
 
     name: ClassVar[str] = "flash-image"
     unit: ClassVar[str] = "bytes"
@@ -48,8 +50,7 @@ class FlashImage:
         done = machine.images.flash(
             self.manifest, self.source, target, stamp, verify=self.verify, progress=progress
         )
-        parts = (self.whole.stamp, *((self.esp,) if self.esp else ()))
-        machine.storage.reread(self.whole.device, [BY_PARTUUID / str(part) for part in parts])
+        machine.storage.reread(self.whole.device, list(self._links()))
         return {
             "image": self.manifest.name,
             "manifest": self.source.manifest_url,
@@ -69,6 +70,24 @@ class FlashImage:
             "corrupt": dict(done.corrupt),
         }
 
+    def _links(self) -> Iterator[Path]:
+        """Yield what udev shows when it has read the image's table.
+
+        Of an array's partitions only those with a file system get a link by their PARTUUID, ours
+        has none; by number they all do (mdadm's 63-md-raid-arrays.rules).
+        """
+        if self.whole.arrays:
+            yield self.whole.device
+            if self.esp:
+                yield Path(f"{self.whole.device}{self.esp.number}")
+            return
+        yield BY_PARTUUID / str(self.whole.stamp)
+        if self.esp:
+            yield BY_PARTUUID / str(self.esp.partuuid)
+
     def _marker(self) -> bytes:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return marker.render(self.note.model_copy(update={"finished": now, "esp": self.esp}))
+        done = {
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "esp": self.esp.partuuid if self.esp else None,
+        }
+        return marker.render(self.note.model_copy(update=done))

@@ -54,6 +54,8 @@ class FakeStorage:
     calls: list[str] = field(default_factory=list)
     ways: dict[str, tuple[Way, ...]] = field(default_factory=dict)
     """How each disk, by path, can erase itself."""
+    awaited: tuple[Path, ...] = ()
+    """The links that the last `reread` was to wait for."""
     _zeros: set[Path] = field(default_factory=set)
     _under: dict[Path, Path] = field(default_factory=dict)
 
@@ -132,6 +134,7 @@ class FakeStorage:
     def reread(self, device: Path, links: Sequence[Path]) -> None:
         self.calls.append("reread")
         self.size_of(device)
+        self.awaited = tuple(links)
 
     def release(self) -> None:
         self.calls.append("release")

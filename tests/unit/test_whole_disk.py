@@ -153,7 +153,8 @@ def test_two_disks_become_a_mirror_whose_metadata_firmware_does_not_see(host: Fa
     assert layout.device == array.path
     assert DISKS[0].size - 140 * MIB < layout.size < DISKS[0].size
     assert layout.size % MIB == 0
-    assert any("RAID1 of 2, metadata 1.0" in line for line in tree(layout))
+    (line,) = (line for line in tree(layout) if line.startswith("mirror "))
+    assert "RAID1 of 2, metadata 1.0; the image itself must assemble it" in line
 
 
 def test_a_mirror_of_disks_with_other_sectors_is_refused(host: FakeHost) -> None:
@@ -245,6 +246,21 @@ def test_the_image_is_written_and_entered(host: FakeHost, count: int) -> None:
     assert loader in ("\\EFI\\BOOT\\BOOTX64.EFI", "\\EFI\\BOOT\\BOOTAA64.EFI")
     assert (disk, partition) == (Path("/dev/vda"), ESP.number)
     assert decided.esps == (ESP.partuuid,)
+
+
+def test_what_is_waited_for_are_links_that_udev_makes(host: FakeHost) -> None:
+    """Of an array's partitions those without a file system have no link by their PARTUUID."""
+    one = decide(host)
+    assert isinstance(one.layout, Whole)
+    carry_out(one, host)
+    by = Path("/dev/disk/by-partuuid")
+    assert host.storage.awaited == (by / str(one.layout.stamp), by / str(ESP.partuuid))
+    carry_out(decide(host, disks={"count": 2}), host)
+    image = "/dev/md/bedplate-image"
+    assert host.storage.awaited == (Path(image), Path(f"{image}{ESP.number}"))
+    host.images.first = head(ROOT, size=SIZE)
+    carry_out(decide(host, disks={"count": 2}), host)
+    assert host.storage.awaited == (Path(image),)
 
 
 def test_the_resync_is_held_while_the_image_is_written(host: FakeHost) -> None:
