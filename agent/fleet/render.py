@@ -18,8 +18,8 @@ from uuid import NAMESPACE_URL, uuid5
 import yaml
 
 from agent.errors import PlanError, Problem
-from agent.fleet.hosts import Host
-from agent.plan.loader import load
+from agent.fleet.hosts import Host, Written
+from agent.plan.loader import Node, load
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 
@@ -44,7 +44,7 @@ def render(base: bytes, hosts: Sequence[Host], rollout: str, schema: str) -> tup
     root, found = load(base)
     if found:
         raise PlanError([one.problem() for one in found])
-    template = root.plain()
+    template = _as_written(root)
     assert isinstance(template, dict)  # load() refuses every other document
     rendered: list[Rendered] = []
     problems: list[Problem] = []
@@ -101,10 +101,33 @@ def clashes(plans: Sequence[tuple[str, Plan]]) -> Iterator[Problem]:
             yield Problem(places[-1], f"{what}: {value} is that of {', '.join(places[:-1])} too")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what was written as a bare word bare again."""
+
+
+def _bare(dumper: yaml.SafeDumper, value: Written) -> yaml.Node:
+    word = yaml.ScalarNode, str(value), (True, False)
+    tag: str = dumper.resolve(*word)  # type: ignore[no-untyped-call]
+    return dumper.represent_scalar(tag, str(value))
+
+
+_Dumper.add_representer(Written, _bare)
+
+
+def _as_written(node: Node) -> Any:
+    """Return a document's value, numbers and truth values as they were written."""
+    if isinstance(node.value, dict):
+        return {key: _as_written(child) for key, child in node.value.items()}
+    if isinstance(node.value, list):
+        return [_as_written(child) for child in node.value]
+    bare = isinstance(node.value, (bool, int, float))
+    return Written(node.text) if bare else node.value
+
+
 def _dumped(content: Mapping[str, Any]) -> str:
     """Return the plan as YAML, id and machine first as people write it."""
     first = ("version", "id", "expires", "machine", "hostname")
     ordered = {key: content[key] for key in first if key in content}
     ordered |= {key: value for key, value in content.items() if key not in ordered}
-    text: str = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.dump(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 
 from agent.cli import main
 from agent.errors import PlanError
-from agent.fleet.hosts import read_hosts
+from agent.fleet.hosts import NO_TEXT, SIZES, read_hosts
 from agent.fleet.outcome import compare, letter
 from agent.fleet.render import overlaid, render
 from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Nic
@@ -28,9 +32,7 @@ image: {manifest: https://images.example.com/debian13.json}
 """
 
 
-def rendered(
-    hosts: str, base: bytes = BASE, rollout: str = "autumn"
-) -> dict[str, dict[str, object]]:
+def rendered(hosts: str, base: bytes = BASE, rollout: str = "autumn") -> dict[str, dict[str, Any]]:
     plans = render(base, read_hosts(hosts.encode(), "hosts.csv"), rollout, "plan.schema.json")
     return {one.plan.hostname: yaml.safe_load(one.text) for one in plans}
 
@@ -84,6 +86,8 @@ def test_every_problem_of_every_host_is_told_at_once() -> None:
         ("db01,CZ1,,\ndb02,CZ1,,\n", "machine.serial: CZ1 is that of hosts.csv line 2 too"),
         ("db01,CZ1\n", "hosts.csv line 2: has 2 cells, the header has 4 columns"),
         ("db01,CZ1,,A2\n", "has a value for [1] and none for [0]"),
+        ("# more of them\ndb01,CZ1,,\n\ndb 2,CZ2,,\n", "hosts.csv line 5: hostname"),
+        ('db01,CZ1,"[A",\ndb02,CZ2,"{",\n', "line 3: disks.where.serial[0]: is not YAML"),
         ("", "names no host"),
     ],
 )
@@ -99,10 +103,116 @@ def test_a_list_that_cannot_be_meant_is_refused_with_its_line(rows: str, message
         ("hostname: db01\n", "hosts.yaml", "is neither a list of hosts"),
         ("- db01\n", "hosts.yaml", "hosts[0]: is not a mapping"),
         ("- {", "hosts.yaml", "is not YAML"),
+        ("[" * 5000, "hosts.yaml", "is nested too deep"),
+        ("- {hostname: a, hostname: b}", "hosts.yaml", "hostname is there twice"),
+        ("hostname;machine.serial\na;b\n", "hosts.csv", "commas stand between columns"),
+        ("hostname,hostname.x\na,b\n", "hosts.csv", "a value for hostname and one for hostname.x"),
+        (
+            "storage,storage.volumes[0].mount\nx,/srv\n",
+            "hosts.csv",
+            "line 2: has a value for storage and one for storage.volumes[0].mount",
+        ),
+        (
+            'disks.where.serial,disks.where.serial[0]\n"[A, B]",C\n',
+            "hosts.csv",
+            "a value for disks.where.serial and one for disks.where.serial[0]: give one",
+        ),
     ],
 )
 def test_a_file_that_is_no_list_of_hosts_is_refused(text: str, name: str, message: str) -> None:
     assert message in problems(text, name)
+
+
+def test_the_order_of_columns_does_not_matter() -> None:
+    plans = rendered(
+        "disks.where.serial[1],machine.serial,disks.where.serial[0],hostname\nA2,CZ1,A1,db01\n"
+    )
+    assert plans["db01"]["disks"] == {"count": 2, "where": {"serial": ["A1", "A2"]}}
+
+
+def test_a_line_that_begins_with_a_hash_inside_quotes_is_no_comment() -> None:
+    hosts = (
+        "hostname,machine.serial,configure.files[0].path,configure.files[0].content\n"
+        '# one host\ndb01,CZ1,/etc/x,"one\n# two\nthree"\n'
+    )
+    (file,) = rendered(hosts)["db01"]["configure"]["files"]
+    assert file["content"] == "one\n# two\nthree"
+
+
+def test_cells_are_what_their_key_takes() -> None:
+    columns = {
+        "hostname": "db01",
+        "machine.serial": "0012",
+        "disks.count": "2",
+        "disks.on_different_controllers": "true",
+        "disks.where.rotational": "false",
+        "storage.leave": "4294967296",
+        "storage.volumes[0].mount": "/srv",
+        "storage.volumes[0].grow": "3",
+        "storage.volumes[0].max": "50%",
+    }
+    (plan,) = rendered(f"{','.join(columns)}\n{','.join(columns.values())}\n").values()
+    assert plan["machine"] == {"serial": "0012"}
+    assert plan["disks"] == {
+        "count": 2, "on_different_controllers": True, "where": {"rotational": False},
+    }  # fmt: skip
+    assert plan["storage"] == {
+        "preset": "stig-rhel9",
+        "leave": 4294967296,
+        "volumes": [{"mount": "/srv", "grow": 3, "max": "50%"}],
+    }
+
+
+def test_every_key_that_takes_a_number_or_a_truth_value_can_be_a_column() -> None:
+    def bare(schema: Any) -> bool:
+        kinds = [schema, *schema.get("anyOf", ())]
+        kinds += [kind["items"] for kind in kinds if "items" in kind]
+        return any(kind.get("type") in {"integer", "boolean"} for kind in kinds)
+
+    parts = Plan.model_json_schema()["$defs"].values()
+    named = {
+        name
+        for part in parts
+        for name, schema in part.get("properties", {}).items()
+        if bare(schema)
+    }
+    assert {"count", "pcrs", "size", "grow"} <= named
+    assert named <= NO_TEXT | SIZES
+
+
+def test_a_list_in_yaml_reads_bare_words_as_a_plan_does() -> None:
+    hosts = "- &a {hostname: db01, machine: {mac: 52:54:00:12:34:56}}\n"
+    hosts += "- {<<: *a, hostname: db02, machine: {mac: 52:54:00:12:34:57}, "
+    hosts += "expires: 2030-01-01T00:00:00Z}"
+    plans = render(BASE, read_hosts(hosts.encode(), "hosts.yaml"), "autumn", "s")
+    assert [one.plan.machine.mac for one in plans] == ["52:54:00:12:34:56", "52:54:00:12:34:57"]
+    assert plans[1].plan.expires is not None
+    told = problems("- {hostname: db01, machine: {serial: 0012}}", "hosts.yaml")
+    assert 'machine.serial: write it in quotes, "0012"' in told
+
+
+CELLS = st.text('ab01,"[]{}#:&*!\n \t%', max_size=8)
+COLUMNS = st.sampled_from(
+    ["hostname", "machine.serial", "disks", "disks.where", "disks.where.serial[0]",
+     "disks.where.serial", "storage.volumes[0].size", "storage.volumes[1]", "disks.count",
+     "x[0][1].y", "a.b"]
+)  # fmt: skip
+
+
+@given(st.lists(COLUMNS, max_size=5), st.lists(st.lists(CELLS, max_size=5), max_size=4))
+def test_any_list_of_hosts_gives_plans_or_problems(
+    columns: list[str], rows: list[list[str]]
+) -> None:
+    table = io.StringIO()
+    csv.writer(table).writerows([columns, *rows])
+    with contextlib.suppress(PlanError):
+        render(BASE, read_hosts(table.getvalue().encode(), "hosts.csv"), "autumn", "s")
+
+
+@given(st.text('-ab: {}[],\n"&*<!01#', max_size=60))
+def test_any_text_as_a_list_in_yaml_gives_plans_or_problems(text: str) -> None:
+    with contextlib.suppress(PlanError):
+        render(BASE, read_hosts(text.encode(), "hosts.yaml"), "autumn", "s")
 
 
 @given(
