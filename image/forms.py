@@ -242,31 +242,33 @@ def _list(root: Path, target: Path) -> None:
     listed = target / outputs.SUMS
     text = "".join(f"{sums[name]}  {name}\n" for name in names)
     signature, key = target / SIGNATURE, root / "build/keys/image.key"
-    if listed.read_text() == text and _is_signed(signature, key):
+    if listed.read_text() == text and _is_signed(listed, signature, key):
         return
     listed.write_text(text)
     signature.unlink(missing_ok=True)
     if key.exists():
-        argv: list[str | Path] = [
-            "openssl",
-            "pkeyutl",
-            "-sign",
-            "-rawin",
-            "-inkey",
-            key,
-            "-in",
-            listed,
-        ]
-        done = subprocess.run([*argv, "-out", signature], capture_output=True, check=False)
+        done = _pkeyutl("-sign", "-inkey", key, "-in", listed, "-out", signature)
         if done.returncode:
             raise BuildError(f"openssl: {listed} was not signed: {done.stderr.decode().strip()}")
 
 
-def _is_signed(signature: Path, key: Path) -> bool:
-    """Whether the list needs no new signature: it is younger than the key, or there is no key."""
+def _is_signed(listed: Path, signature: Path, key: Path) -> bool:
+    """Whether the list needs no new signature: it is this key's, or none where there is no key.
+
+    Without the key a signature is believed that is younger than the list, which a build of the
+    live image writes anew.
+    """
+    if not signature.exists():
+        return not key.exists()
     if not key.exists():
-        return True
-    return signature.exists() and signature.stat().st_mtime_ns >= key.stat().st_mtime_ns
+        return signature.stat().st_mtime_ns >= listed.stat().st_mtime_ns
+    done = _pkeyutl("-verify", "-inkey", key, "-in", listed, "-sigfile", signature)
+    return done.returncode == 0
+
+
+def _pkeyutl(*options: str | Path) -> subprocess.CompletedProcess[bytes]:
+    argv = ["openssl", "pkeyutl", "-rawin", *options]
+    return subprocess.run(argv, capture_output=True, check=False)
 
 
 def _files(target: Path) -> Iterable[Path]:

@@ -59,6 +59,30 @@ def test_a_new_key_signs_anew(tmp_path: Path, target: Path) -> None:
     signed(tmp_path, target)
 
 
+def test_a_live_image_that_was_built_anew_is_signed_anew(tmp_path: Path, target: Path) -> None:
+    """Its build has written the new list itself, beside the signature of the old one."""
+    make_image_key(tmp_path)
+    forms.finish(tmp_path, target)
+    listed = target / "SHA256SUMS"
+    (target / "vmlinuz").write_text("another kernel")
+    sums = listed.read_text().replace(
+        hashlib.sha256(b"vmlinuz").hexdigest(), hashlib.sha256(b"another kernel").hexdigest()
+    )
+    listed.write_text(sums)
+    forms.finish(tmp_path, target)
+    assert signed(tmp_path, target) == sums
+
+
+def test_a_signature_that_is_right_stays_as_it_is(tmp_path: Path, target: Path) -> None:
+    make_image_key(tmp_path)
+    forms.finish(tmp_path, target)
+    made = (target / "SHA256SUMS.sig").stat().st_mtime_ns
+    forms.finish(tmp_path, target)
+    (tmp_path / "build/keys/image.key").unlink()
+    forms.finish(tmp_path, target)
+    assert (target / "SHA256SUMS.sig").stat().st_mtime_ns == made
+
+
 def test_without_a_key_nothing_is_signed_and_an_old_signature_does_not_stay(
     tmp_path: Path, target: Path
 ) -> None:
