@@ -24,6 +24,7 @@ from agent.adapters.inventory import InventoryReader
 from agent.adapters.kernel import KernelKnobs
 from agent.adapters.luks import Cryptsetup
 from agent.adapters.medium import Medium, trusted_files
+from agent.adapters.memory import spare_memory
 from agent.adapters.mounts import SystemMounts
 from agent.adapters.plan_sources import CredentialPlan, MediumPlan, UrlPlan
 from agent.adapters.reports import ReportServers
@@ -199,7 +200,13 @@ def install(read_plan: Callable[[Inventory, Show], Found], approve: Approve) -> 
 
 def images() -> HttpImages:
     """Return the images port, with the keys and authorities of this live image."""
-    return HttpImages(_trusted(), _authorities_text(), _proxies(), minimum_tls=policy().minimum_tls)
+    return HttpImages(
+        _trusted(),
+        _authorities_text(),
+        _proxies(),
+        minimum_tls=policy().minimum_tls,
+        spare=spare_memory,
+    )
 
 
 def _keep_log(tail: LogTail) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from agent.machine import Progress
 from agent.oci import container
 from agent.oci.container import Container
 from agent.oci.registries import Registries
+from agent.oci.spare import Spare
 from agent.payload.client import origin
 from agent.payload.described import Described
 from agent.payload.direct import Target
@@ -40,7 +41,7 @@ class HttpImages:
     """The `Images` port. `ca` is PEM text to trust for TLS instead of the system's authorities.
 
     `proxies` are those of the live image, used where a plan does not name its own. TLS older than
-    `minimum_tls` is not spoken.
+    `minimum_tls` is not spoken. `spare` tells how many bytes of memory a container may take.
     """
 
     trusted: Sequence[PublicKey]
@@ -48,6 +49,7 @@ class HttpImages:
     proxies: Proxies = DIRECT
     registries: Registries = field(default_factory=Registries)
     minimum_tls: str = OLDEST
+    spare: Callable[[], int] = lambda: 0
 
     def options(self, access: Access = ANYONE) -> FetchOptions:
         """Return how this live image fetches what may be had with `access`."""
@@ -65,13 +67,14 @@ class HttpImages:
 
     def survey(self, reference: str, access: Access = ANYONE) -> tuple[Described, Source]:
         named = Reference.parse_image(reference)
-        found = container.survey(named, self.options(access), frozenset({origin(named.base)}))
+        origins, spare = frozenset({origin(named.base)}), Spare(self.spare())
+        found = container.survey(named, self.options(access), origins, spare)
         return found, Source(
             manifest_url=str(found.reference),
             sha256=found.sha256,
             key="",
             payload_urls=tuple(layer.url for layer in found.layers),
-            origins=frozenset({origin(named.base)}),
+            origins=origins,
             access=access,
             layers=tuple(layer.digest for layer in found.layers),
         )

@@ -2,7 +2,8 @@
 
 A blob's digest is known to be right only at its end. So whoever writes what is in it reads it once
 before, and remembers the digest of every block: the second time each block is verified in memory
-before a byte of it is used, as with chunks of an image.
+before a byte of it is used, as with chunks of an image. Blocks that fit into spare memory stay
+there from the first time, and are not fetched again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO, cast
 
 from agent.errors import ImageError
 from agent.oci.patience import patiently
+from agent.oci.spare import Spare
 from agent.payload.client import PIECE, Client, Filling, read_into, refusal
 from agent.payload.options import FetchOptions
 from agent.payload.reader import not_encoded
@@ -43,7 +45,7 @@ class Placed:
 class Blob:
     """A blob of `size` bytes at `url`; `name` is for messages. One reader at a time.
 
-    `origins` may be sent the bearer token of `options`.
+    `origins` may be sent the bearer token of `options`. Blocks are kept in `spare`.
     """
 
     def __init__(
@@ -52,10 +54,13 @@ class Blob:
         name: str,
         options: FetchOptions,
         origins: frozenset[str] = frozenset(),
+        spare: Spare | None = None,
     ) -> None:
         self._url, self._digest, self._size = place.url, place.digest, place.size
         self._name, self._options, self._origins = name, options, origins
+        self._spare = spare or Spare()
         self._blocks: tuple[bytes, ...] = ()
+        self._kept: dict[int, bytes] = {}
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -85,18 +90,29 @@ class Blob:
             bring = functools.partial(self._block, reading, stopped)
             coming: Future[bytes] | None = None
             for number in numbers:
-                block = (coming or pool.submit(bring, number)).result()
+                block = self._again(number)
+                if block is None:
+                    block = (coming or pool.submit(bring, number)).result()
                 coming = None
-                if number + 1 in numbers:
+                if number + 1 in numbers and number + 1 not in self._kept:
                     coming = pool.submit(bring, number + 1)
                 if not self._blocks:
                     whole.update(block)
                     found.append(sha256(block).digest())
+                    if self._spare.take(len(block)):
+                        self._kept[number] = block
                 yield block
         if not self._blocks:
             if whole.hexdigest() != self._digest.removeprefix("sha256:"):
                 raise ImageError(f"{self._name}: came with the digest sha256:{whole.hexdigest()}")
             self._blocks = tuple(found)
+
+    def _again(self, number: int) -> bytes | None:
+        """Return a block that was kept when the blob was verified, and keep it no longer."""
+        block = self._kept.pop(number, None)
+        if block is not None:
+            self._spare.give(len(block))
+        return block
 
     def _block(self, reading: _Reading, stopped: threading.Event, number: int) -> bytes:
         """Return one block; what is known of it must be true."""

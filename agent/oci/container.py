@@ -1,9 +1,9 @@
 """A bootable container: surveyed before anything is erased, then streamed into the target.
 
-Nothing is staged, so the layers come twice. The first time they are verified and laid over each
-other by name only: what is left of each, and what the whole contains (kernels, programs, room per
-volume). The second time every block is verified before use, and what was left is passed on as one
-tar, each path once and no whiteouts.
+Nothing is staged, so the layers are read twice, and what has no room in spare memory comes twice.
+The first time they are verified and laid over each other by name only: what is left of each, and
+what the whole contains (kernels, programs, room per volume). The second time every block is
+verified before use, and what was left is passed on as one tar, each path once and no whiteouts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from agent.oci.layer import PulledLayer, packing
 from agent.oci.manifest import CONFIG, Descriptor, Document, ImageManifest
 from agent.oci.patience import patiently
 from agent.oci.repository import Repository
+from agent.oci.spare import Spare
 from agent.payload.client import Client
 from agent.payload.contents import Tree
 from agent.payload.manifest import Os, Payload
@@ -74,11 +75,15 @@ class Container:
 
 
 def survey(
-    reference: Reference, options: FetchOptions, origins: frozenset[str] = frozenset()
+    reference: Reference,
+    options: FetchOptions,
+    origins: frozenset[str] = frozenset(),
+    spare: Spare | None = None,
 ) -> Container:
     """Read a container once, from the first layer to the last, and say what it makes.
 
-    `origins` may be sent the bearer token of `options`. Raises `ImageError` where it is not to be
+    `origins` may be sent the bearer token of `options`. What fits into `spare` is held until it is
+    streamed. Raises `ImageError` where it is not to be
     had, or is not what its digest says, and `PlanError` where a layer is unsound.
     """
     reference, image = _image(reference, options, origins)
@@ -90,7 +95,7 @@ def survey(
     pulled = []
     for layer, placed in zip(image.layers, layers, strict=True):
         name = f"{reference.repository} layer {layer.digest}"
-        blob = Blob(placed, name, options, origins)
+        blob = Blob(placed, name, options, origins, spare)
         pulled.append(PulledLayer(name, blob, packing(layer, name)))
     left = Left(pulled)
     found = left.settle()

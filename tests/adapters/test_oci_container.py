@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.images import HttpImages
+from agent.adapters.memory import spare_memory
 from agent.errors import ImageError, PlanError
 from agent.oci import container
 from agent.oci.blob import BLOCK
@@ -22,6 +23,7 @@ from agent.oci.container import Container
 from agent.oci.credentials import Credentials
 from agent.oci.push import push, read_local
 from agent.oci.registries import Registries
+from agent.oci.spare import Spare
 from agent.payload.options import FetchOptions
 from agent.reference import Reference
 from tests.adapters.containers import TAR, packed, put
@@ -214,6 +216,48 @@ def test_a_registry_restarted_in_the_middle_does_no_harm(tmp_path: Path) -> None
     assert bytes(content).strip(b"\0") == tar.strip(b"\0")
 
 
+def test_what_fits_into_spare_memory_is_not_fetched_again(tmp_path: Path) -> None:
+    with registry(tmp_path) as own:
+        reference = put(f"{own}/spare:1", [(TAR, base()), packed(changes(), "gzip")])
+        enough, less = Spare(1 << 30), Spare(BLOCK)
+        held = container.survey(reference, OPTIONS, spare=enough)
+        in_part = container.survey(reference, OPTIONS, spare=less)
+        assert enough.left == (1 << 30) - sum(held.sizes)
+        expected = members(container.survey(reference, OPTIONS))
+        assert members(in_part) == expected, "the rest is asked for from where it begins"
+        assert less.left == BLOCK
+        again = container.survey(reference, OPTIONS, spare=Spare(BLOCK))
+        own.stop()
+        assert members(held) == expected, "no registry is needed"
+        assert enough.left == 1 << 30, "what was used is given back"
+        passed: list[bytes] = []
+        with pytest.raises(ImageError, match=r"layer sha256:.*refused"):
+            passed.extend(again.stream())
+        assert 0 < len(b"".join(passed)) <= BLOCK
+
+
+def test_a_layer_that_is_kept_is_held_to_its_digest_before(running: Registry) -> None:
+    reference = put(f"{running}/kept:1", [(TAR, base())])
+    blob = running.blob(container.survey(reference, OPTIONS).layers[0].digest)
+    stored = bytearray(blob.read_bytes())
+    stored[stored.index(NOISE) + 5] ^= 1
+    spare = Spare(1 << 30)
+    with changed(blob, bytes(stored)), pytest.raises(ImageError, match="came with the digest"):
+        container.survey(reference, OPTIONS, spare=spare)
+
+
+def test_spare_memory_leaves_a_gibibyte_and_half_of_the_rest(tmp_path: Path) -> None:
+    def of(kibibytes: int) -> int:
+        (tmp_path / "meminfo").write_text(
+            f"MemTotal:  99999999 kB\nMemAvailable:   {kibibytes} kB\n"
+        )
+        return spare_memory(tmp_path)
+
+    assert of(500_000) == 0
+    assert of(2 << 20) == 1 << 29
+    assert of(64 << 20) == 63 << 29
+
+
 def test_a_missing_layer_is_named(running: Registry) -> None:
     reference = put(f"{running}/missing:1", [(TAR, tar_of([file("a", b"only here")]))])
     digest = container.survey(reference, OPTIONS).layers[0].digest
@@ -264,7 +308,7 @@ def test_layers_come_with_tokens_too(running: Registry, sample: Reference) -> No
 def test_the_images_port_lays_a_container_into_the_target(
     sample: Reference, tmp_path: Path
 ) -> None:
-    images = HttpImages([])
+    images = HttpImages([], spare=lambda: 1 << 20)
     surveyed, source = images.survey(str(sample))
     assert list(images.problems(surveyed, source)) == []
     assert source.manifest_url == str(sample)
