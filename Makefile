@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -q
 KEY := build/keys/image.key
 PLAN_KEY := build/keys/plan/plan.key
+# Debian 13 has split the storage driver from the daemon.
+LIBVIRT := libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients python3-libvirt \
+  $(shell grep -q '^VERSION_ID="12"' /etc/os-release || echo libvirt-daemon-driver-storage)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test venv lint unit adapters machine families foreman boot bench bench-vm load deps image page live sample clean
@@ -52,6 +55,7 @@ families: venv deps live  ## Real machines of other families of targets; not par
 	$(PYTEST) tests/families
 
 boot: venv deps keys sample  ## Every way to boot the live image; not part of test
+	qemu/install-deps $(LIBVIRT)
 	$(PYTEST) tests/boot
 
 foreman: venv deps live sample  ## Machines deployed by a stand-in Foreman; not part of test

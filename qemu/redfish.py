@@ -1,10 +1,11 @@
 """A BMC for machines of the rig: OpenStack's sushy-emulator, whose machine is one of ours.
 
-    emulator  sushy-tools' fake driver, as a process, on a free port of loopback
+    emulator  sushy-tools, as a process, on a free port of loopback
     switch    what it notifies of power and media: switches a machine on and off as it says
 
 The emulator downloads what is inserted, keeps the state of power and boot, and tells it to a URL;
-QEMU is started from that, as a BMC would start the machine.
+QEMU is started from that, as a BMC would start the machine. That is its fake driver; with a
+`Driver` it has machines of its own, such as the domains of `qemu.libvirt`.
 """
 
 from __future__ import annotations
@@ -36,12 +37,23 @@ _LISTENS = re.compile(r"Running on (https?://[^\s]+)")
 
 
 @dataclass(frozen=True)
+class Driver:
+    """Machines that the emulator switches by itself."""
+
+    options: Mapping[str, object]
+    """The emulator's own, for this driver."""
+    modules: Path
+    """Directory with the Python modules that the driver needs."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """What the emulated BMC is like."""
 
     user: str = "admin"
     password: str = "tr0ub4dor"  # noqa: S105  # of a machine that does not exist
     systems: tuple[str, ...] = ("rig",)
+    """Machines of the fake driver, as are the options `on` and `notify`."""
     on: bool = False
     devices: Mapping[str, Any] | None = None
     """SUSHY_EMULATOR_VMEDIA_DEVICES; None has a CD and a floppy."""
@@ -49,6 +61,8 @@ class Setting:
     """sushy-emulator's own word: minimum has no virtual media at all."""
     notify: str | None = None
     tls: tuple[Path, Path] | None = None
+    driver: Driver | None = None
+    """None is the fake driver."""
 
 
 @contextmanager
@@ -64,6 +78,8 @@ def emulator(directory: Path, setting: Setting | None = None) -> Iterator[str]:
     )
     # Its temporary files are the images that were inserted.
     environment = {"TMPDIR": str(directory / "state"), "PATH": "/usr/bin:/bin"}
+    if setting.driver is not None:
+        environment["PYTHONPATH"] = str(setting.driver.modules)
     argv = [
         sys.executable,
         "-W",
@@ -105,10 +121,19 @@ def _htpasswd(setting: Setting) -> str:
 def _options(setting: Setting, directory: Path) -> Iterator[tuple[str, object]]:
     yield "SUSHY_EMULATOR_LISTEN_IP", "127.0.0.1"
     yield "SUSHY_EMULATOR_LISTEN_PORT", 0
-    yield "SUSHY_EMULATOR_FAKE_DRIVER", True
     yield "SUSHY_EMULATOR_FEATURE_SET", setting.features
     yield "SUSHY_EMULATOR_AUTH_FILE", str(directory / "htpasswd")
     yield "SUSHY_EMULATOR_STATE_DIR", str(directory / "state")
+    yield from _machines(setting) if setting.driver is None else setting.driver.options.items()
+    if setting.devices is not None:
+        yield "SUSHY_EMULATOR_VMEDIA_DEVICES", dict(setting.devices)
+    if setting.tls is not None:
+        yield "SUSHY_EMULATOR_SSL_CERT", str(setting.tls[0])
+        yield "SUSHY_EMULATOR_SSL_KEY", str(setting.tls[1])
+
+
+def _machines(setting: Setting) -> Iterator[tuple[str, object]]:
+    yield "SUSHY_EMULATOR_FAKE_DRIVER", True
     yield (
         "SUSHY_EMULATOR_FAKE_SYSTEMS",
         [
@@ -124,11 +149,6 @@ def _options(setting: Setting, directory: Path) -> Iterator[tuple[str, object]]:
     )
     if setting.notify is not None:
         yield "EXTERNAL_NOTIFICATION_URL", setting.notify
-    if setting.devices is not None:
-        yield "SUSHY_EMULATOR_VMEDIA_DEVICES", dict(setting.devices)
-    if setting.tls is not None:
-        yield "SUSHY_EMULATOR_SSL_CERT", str(setting.tls[0])
-        yield "SUSHY_EMULATOR_SSL_KEY", str(setting.tls[1])
 
 
 @dataclass(frozen=True)

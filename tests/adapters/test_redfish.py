@@ -355,6 +355,32 @@ def test_the_password_comes_by_stdin_and_a_wrong_one_is_status_4(bmc_url: str) -
     assert "canary" not in done.stderr
 
 
+def test_a_bmc_without_a_slot_is_status_4_and_one_line(tmp_path: Path, iso: Path) -> None:
+    with emulator(tmp_path / "bmc", Setting(devices=FLOPPY_ONLY)) as url:
+        done = bedplate(
+            "install", "--bmc", url, "--user", SETTING.user, "--password-file", "-", "--wait",
+            "--iso", str(iso), "--serve", "127.0.0.1", stdin=SETTING.password,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1), done.stderr
+    assert "has no slot for a CD or DVD, only for Floppy, USBStick" in done.stderr
+
+
+def test_a_machine_that_never_calls_back_is_status_5_and_its_slot_is_emptied(
+    bmc_url: str, iso: Path, deploy: Machine
+) -> None:
+    access = ("--bmc", bmc_url, "--user", SETTING.user, "--password-file", "-")
+    done = bedplate(
+        "install", *access, "--wait", "--iso", str(iso), "--serve", "127.0.0.1",
+        "--server", deploy.url, "--plan", PLAN, "--callback-timeout", "0.5", "--interval", "0.1",
+        stdin=SETTING.password,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (5, ""), done.stderr
+    assert "machine: nothing was heard of it for" in done.stderr
+    assert "is taken out" in done.stderr
+    shown = bedplate("status", *access, "--json", stdin=SETTING.password).stdout
+    assert '"image": ""' in shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

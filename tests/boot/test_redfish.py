@@ -1,18 +1,12 @@
 """A machine is installed through its BMC, by the operator's command and nothing else.
 
 The BMC is OpenStack's emulator; the machine it switches is one of ours, which boots the very file
-that the BMC has fetched.
+that the BMC has fetched. test_libvirt.py is the same with machines of libvirt's.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from qemu.disk import GiB
 from qemu.hardware import Chassis, Disk
@@ -21,10 +15,8 @@ from qemu.live import LiveImage
 from qemu.redfish import Setting, State, Switch, emulator, force_off
 from qemu.site import Site
 from qemu.vm import Vm
+from tests.boot.by_bmc import INSTALL, install, wait_until
 from tests.boot.media import BOOT, REACH_IN, personal, plan, with_medium
-
-INSTALL = 3 * 3600
-"""Seconds, with the wait for other machines of this host: one is switched on at a time."""
 
 
 def test_a_machine_is_installed_by_virtual_media_and_starts_from_its_disk(
@@ -56,40 +48,15 @@ def test_a_machine_is_installed_by_virtual_media_and_starts_from_its_disk(
         emulator(lab.directory / "emulator", replace(setting, notify=notified)) as bmc,
     ):
         switch.went_off = lambda: force_off(bmc, setting)
-        done = install(lab, bmc, setting, iso, site, order)
+        done = install(bmc, setting, iso, site, order, "--callback-timeout", str(INSTALL))
         assert (done.returncode, done.stdout) == (0, "installed\n"), done.stderr
         first, second = switch.boots[0], switch.boots[-1]
         assert first.from_cd
         assert first.image is not None
         assert (second.from_cd, second.image) == (False, None)
-        _wait_for(lambda: switch.running > 1, INSTALL)
-        _wait_for(lambda: "login:" in switch.console, BOOT)
-        assert "login:" in switch.console
+        wait_until(lambda: switch.running > 1, INSTALL)
+        assert wait_until(lambda: "login:" in switch.console, BOOT)
     assert switch.trouble == []
     assert "is taken out" in done.stderr
     assert "boots its disk" in done.stderr
     assert site.report(wanted)["report"]["state"] == "installed"
-
-
-def _wait_for(come: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not come() and time.monotonic() < deadline:
-        time.sleep(1)
-
-
-def install(
-    lab: Lab, bmc: str, setting: Setting, iso: Path, site: Site, order: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run the operator's command, with the image served by it."""
-    argv = [
-        sys.executable, "-m", "agent", "redfish", "install", "--wait",
-        "--bmc", bmc, "--user", setting.user, "--password-file", "-",
-        "--iso", str(iso), "--serve", "127.0.0.1", "--interval", "1",
-        "--server", site.server.local_url, "--plan", str(order), "--callback-timeout", str(INSTALL),
-    ]  # fmt: skip
-    done = subprocess.run(
-        argv, input=setting.password, capture_output=True, text=True, timeout=2 * INSTALL,
-        check=False, env={"PATH": os.environ["PATH"], "PYTHONUTF8": "1"},
-    )  # fmt: skip
-    (lab.directory / "redfish.log").write_text(done.stdout + done.stderr)
-    return done
