@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from agent.errors import Problem
 from agent.inventory.model import Inventory
 from agent.inventory.unknown import notes
 from agent.inventory.why import Verdict, verdicts
@@ -43,6 +44,8 @@ class Preview:
     layout: Layout | Whole
     image: Described | str
     steps: tuple[tuple[str, str], ...]
+    refused: tuple[Problem, ...] = ()
+    """What the checks on the machine will refuse for certain."""
 
     @property
     def chosen(self) -> tuple[Verdict, ...]:
@@ -138,6 +141,7 @@ class Preview:
                 {"rules": list(one.rules), "why": one.why} for one in self.plan.storage.preset.unmet
             ],
             "unknown": list(notes(self.machine)),
+            "refused": [{"where": one.where, "message": one.message} for one in self.refused],
             "finish": self.plan.finish,
         }
 
@@ -156,7 +160,11 @@ class Unread:
 
 
 def preview(
-    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described | str
+    plan: Plan,
+    machine: Inventory,
+    layout: Layout | Whole,
+    image: Described | str,
+    refused: Sequence[Problem] = (),
 ) -> Preview:
     """Return the preview of a layout; `image` is its manifest, or why that was not read."""
     steps = tuple((step.name, step.describe()) for step in _steps(plan, machine, layout, image))
@@ -173,7 +181,7 @@ def preview(
         way = plan.disks.secure_erase
         erase = "by the first way that it has" if way == "auto" else f"by {way}"
         steps = (("secure-erase", f"Have each disk forget everything, {erase}"), *steps)
-    return Preview(plan, machine, layout, image, steps)
+    return Preview(plan, machine, layout, image, steps, tuple(refused))
 
 
 def of_steps(

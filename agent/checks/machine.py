@@ -60,14 +60,21 @@ class AbleMachine:
 
     def problems(self, machine: Machine) -> Iterator[Problem]:
         del machine
-        if not self.inventory.firmware.uefi:
-            yield Problem("machine", "was booted by a legacy BIOS; set its firmware to UEFI")
-        if self.inventory.memory < LEAST_MEMORY:
-            yield Problem(
-                "machine",
-                f"has {gib(self.inventory.memory)} of memory, an installation needs "
-                f"{gib(LEAST_MEMORY)}",
-            )
+        yield from wrong_firmware(self.inventory)
+        yield from too_little_memory(self.inventory)
+
+
+def wrong_firmware(inventory: Inventory) -> Iterator[Problem]:
+    """Yield that the machine starts by a BIOS, if it does."""
+    if not inventory.firmware.uefi:
+        yield Problem("machine", "was booted by a legacy BIOS; set its firmware to UEFI")
+
+
+def too_little_memory(inventory: Inventory) -> Iterator[Problem]:
+    """Yield that the machine has less memory than an installation needs, if it has."""
+    if inventory.memory < LEAST_MEMORY:
+        has, needs = gib(inventory.memory), gib(LEAST_MEMORY)
+        yield Problem("machine", f"has {has} of memory, an installation needs {needs}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,14 @@ class StillValid:
 
     def problems(self, machine: Machine) -> Iterator[Problem]:
         del machine
-        if self.expires is not None and self.now > self.expires:
-            yield Problem(
-                "expires",
-                f"the plan expired at {self.expires:%Y-%m-%dT%H:%M:%SZ}; this machine's clock says "
-                f"{self.now:%Y-%m-%dT%H:%M:%SZ}",
-            )
+        yield from too_old(self.expires, self.now)
+
+
+def too_old(expires: datetime | None, now: datetime) -> Iterator[Problem]:
+    """Yield that a plan is past its date at `now`, if it is."""
+    if expires is not None and now > expires:
+        yield Problem(
+            "expires",
+            f"the plan expired at {expires:%Y-%m-%dT%H:%M:%SZ}; this machine's clock says "
+            f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        )

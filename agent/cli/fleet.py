@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -126,7 +127,7 @@ def preview_fleet(plans: Path, inventories: Path, *, as_json: bool) -> None:
     Raises `MachineError` at the end if one of them cannot be carried out.
     """
     read, broken = _plans(plans)
-    fleet = compare(read, _machines(inventories))
+    fleet = compare(read, _machines(inventories), datetime.now(UTC))
     if as_json:
         show_json(_plain(fleet, broken))
     else:

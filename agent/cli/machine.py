@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -9,6 +10,7 @@ import click
 
 from agent import wiring
 from agent.adapters.plan_sources import signature_of
+from agent.checks.foreseen import foreseen
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
 from agent.cli.ask import manifest_of
@@ -88,8 +90,9 @@ def preview(
     """Show what PLAN would do to the disks of this machine, to the last byte; writes nothing.
 
     Needs neither root nor a network. Where the image's manifest answers, it says how much there is
-    to fetch; its payload, Tang and the TPM are looked at by `check`. With --fleet, plans that come
-    out alike are shown once, and the exit status is 4 if one of them cannot be carried out.
+    to fetch; its payload, Tang and the TPM are looked at by `check`. The exit status is 4 if the
+    plan cannot be carried out, as far as that can be told from here. With --fleet, plans that come
+    out alike are shown once, and one of them that cannot be carried out is enough for a 4.
     """
     if fleet is not None and inventories is not None and plan is None:
         preview_fleet(fleet, inventories, as_json=as_json)
@@ -101,6 +104,7 @@ def preview(
     layout = lay_out(wanted, machine)
     if isinstance(layout, list):
         raise MachineError(layout)
+    refused = tuple(foreseen(wanted, machine, datetime.now(UTC)))
     for problem in mismatches(wanted.machine, machine):
         click.echo(f"bedplate: warning: {problem}", err=True)
     if svg is not None and isinstance(layout, Whole):
@@ -109,7 +113,11 @@ def preview(
         svg.write(drawing(layout, wanted.hostname))
     if svg is None or svg.name != "-":
         image = "nobody was asked (--offline)" if offline else manifest_of(wanted)
-        show_preview(make_preview(wanted, machine, layout, image), as_json=as_json)
+        show_preview(make_preview(wanted, machine, layout, image, refused), as_json=as_json)
+    if refused and as_json:
+        raise SystemExit(MachineError.exit_status)  # the problems are in the document
+    if refused:
+        raise MachineError(refused)
 
 
 @click.command()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from agent.checks.foreseen import foreseen
 from agent.checks.machine import mismatches
 from agent.errors import Problem
 from agent.fleet.render import clashes
-from agent.inventory.foreman import FIRMWARE, TPM
 from agent.inventory.model import Inventory
 from agent.inventory.unknown import notes
 from agent.layout.extents import gib
@@ -17,6 +18,7 @@ from agent.layout.model import Layout, VolumeGroup
 from agent.layout.whole import Whole
 from agent.plan.identity import Identity
 from agent.plan.model import Plan
+from agent.plan.size import render
 from agent.resolve import lay_out
 
 
@@ -65,10 +67,15 @@ class Fleet:
         return not self.failed and not self.clashes
 
 
-def compare(plans: Sequence[tuple[str, Plan]], machines: Iterable[Inventory]) -> Fleet:
-    """Bring plans and machines together by the plans' `machine`, and lay each out."""
+def compare(
+    plans: Sequence[tuple[str, Plan]], machines: Iterable[Inventory], now: datetime
+) -> Fleet:
+    """Bring plans and machines together by the plans' `machine`, and lay each out.
+
+    Plans that have expired at `now` cannot be carried out.
+    """
     known = _Machines(machines)
-    outcomes = [_outcome(where, plan, known) for where, plan in plans]
+    outcomes = [_outcome(where, plan, known, now) for where, plan in plans]
     alike: defaultdict[tuple[str, ...], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         if not outcome.problems:
@@ -122,7 +129,7 @@ def _names(machine: Inventory) -> Iterator[tuple[str, str]]:
         yield "mac", nic.mac
 
 
-def _outcome(where: str, plan: Plan, machines: _Machines) -> Outcome:
+def _outcome(where: str, plan: Plan, machines: _Machines, now: datetime) -> Outcome:
     found = machines.matching(plan.machine)
     if len(found) != 1:
         names = plan.machine.model_dump(exclude_none=True)
@@ -131,29 +138,24 @@ def _outcome(where: str, plan: Plan, machines: _Machines) -> Outcome:
         return Outcome(where, plan.hostname, "", (), (Problem("machine", message),))
     (machine,) = found
     layout = lay_out(plan, machine)
-    if isinstance(layout, list):
-        return Outcome(where, plan.hostname, machine.name, (), tuple(layout))
+    problems = [*foreseen(plan, machine, now), *(layout if isinstance(layout, list) else ())]
+    if problems or isinstance(layout, list):
+        return Outcome(where, plan.hostname, machine.name, (), tuple(problems))
     lost = sum(len(laid.disk.content) for laid in layout.every_disk)
     lines = (*_system(plan, machine), *described(layout))
     return Outcome(where, plan.hostname, machine.name, lines, (), lost)
 
 
 def _system(plan: Plan, machine: Inventory) -> Iterator[str]:
-    if FIRMWARE not in machine.unknown:
-        yield f"firmware {'UEFI' if machine.firmware.uefi else 'legacy BIOS: will be refused'}"
     policy = plan.encryption.unlock if plan.encryption else None
     yield f"unlock {policy or 'nothing: not encrypted'}"
-    if policy is not None and policy.tpm2 and machine.tpm is None and TPM not in machine.unknown:
-        yield "TPM none: will be refused"
-    for url in _places(plan):
-        yield f"image {url}"
+    for place in plan.image.manifest or (plan.image.oci,):
+        yield f"image {place}"
+    if plan.disks.secure_erase is not None:
+        yield f"secure erase {plan.disks.secure_erase}"
     yield f"finish {plan.finish}"
     if left := [words.partition(":")[0] for words in notes(machine)]:
         yield f"seen only on the machine: {', '.join(left)}"
-
-
-def _places(plan: Plan) -> Sequence[str]:
-    return tuple(getattr(plan.image, "manifest", None) or ())
 
 
 def described(layout: Layout | Whole) -> Iterator[str]:
@@ -171,6 +173,9 @@ def described(layout: Layout | Whole) -> Iterator[str]:
     if layout.luks is not None:
         yield f"LUKS2 {layout.luks.cipher} {layout.luks.key_size} bit"
     yield from _volumes(layout.group)
+    yield from (f"{one.mount} tmpfs {','.join(one.options)}" for one in layout.memory)
+    if layout.zram is not None:
+        yield f"swap in compressed memory {render(layout.zram)}"
     for one in layout.data:
         yield from (
             f"data {one.name} {laid.disk.model or 'no model'} {gib(laid.disk.size)} "

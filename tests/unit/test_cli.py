@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from agent.cli import main
 from agent.cli.approve import approval, names
 from agent.errors import AgentError, MachineError, PlanError, Problem, StepError
-from agent.inventory.model import Content, Inventory
+from agent.inventory.model import Content, Firmware, Inventory
 from agent.layout.extents import GIB
 from agent.layout.model import Layout
 from agent.payload.document import parse as parse_manifest
@@ -56,6 +56,19 @@ def bedplate(*arguments: str | Path, stdin: bytes | None = None) -> Result:
 
 def preview(room: Path, *more: str) -> Result:
     return bedplate("preview", room / "plan.yaml", "--inventory", room / "machine.json", *more)
+
+
+def test_a_preview_ends_with_what_the_machine_will_refuse(room: Path) -> None:
+    record(room, SERVER.model_copy(update={"firmware": Firmware(uefi=False), "tpm": None}))
+    done = preview(room, "--offline")
+    assert done.exit_code == 4
+    assert done.stdout.splitlines()[-1] == "then: reboot"
+    assert "machine: was booted by a legacy BIOS" in done.stderr
+    assert "needs a TPM 2.0, the machine has none" in done.stderr
+    as_json = preview(room, "--offline", "--json")
+    assert as_json.exit_code == 4
+    refused = json.loads(as_json.stdout)["refused"]
+    assert [one["where"] for one in refused] == ["machine", "encryption.unlock"]
 
 
 # --- help ---

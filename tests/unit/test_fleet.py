@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from agent.errors import PlanError
 from agent.fleet.hosts import NO_TEXT, SIZES, read_hosts
 from agent.fleet.outcome import compare, letter
 from agent.fleet.render import overlaid, render
-from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Nic
+from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Nic, Tpm
 from agent.plan.model import Plan
+from tests.unit.plan.plans import encrypted
 
 GB = 10**9
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 BASE = b"""\
 version: 1
 disks: {count: 2}
@@ -253,7 +256,7 @@ def read(hosts: str) -> list[tuple[str, Plan]]:
 def test_machines_that_come_out_alike_are_one_group() -> None:
     plans = read(fleet_of(6))
     machines = [machine(n, 480 * GB if n == 3 else 960 * GB) for n in range(6)]
-    fleet = compare(plans, machines)
+    fleet = compare(plans, machines, NOW)
     assert [len(group.members) for group in fleet.groups] == [5, 1]
     assert fleet.groups[1].members[0].hostname == "db3"
     different = list(fleet.groups[1].differences(fleet.groups[0]))
@@ -310,6 +313,55 @@ def test_one_plan_that_cannot_work_makes_the_fleet_fail_by_name(room: Path) -> N
     assert "3 machines: layout A" in done.stdout
     assert "1 cannot be carried out: db2" in done.stdout
     assert "db2.yaml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"firmware": Firmware(uefi=False)}, "db2.yaml: machine: was booted by a legacy BIOS"),
+        ({"memory": 10**8}, "db2.yaml: machine: has 95 MiB of memory"),
+    ],
+)
+def test_what_the_machine_will_refuse_for_certain_makes_the_fleet_fail(
+    room: Path, facts: dict[str, Any], told: str
+) -> None:
+    record(room, 2, machine(2, **facts))
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "1 cannot be carried out: db2" in done.stdout
+    assert told in done.stderr
+
+
+def test_a_plan_that_has_expired_makes_the_fleet_fail(room: Path) -> None:
+    plan = room / "plans/db1.yaml"
+    plan.write_text(plan.read_text() + "expires: 2025-01-01T00:00:00Z\n")
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "db1.yaml: expires: the plan expired at 2025-01-01T00:00:00Z" in done.stderr
+
+
+def test_a_fleet_that_needs_tpms_fails_by_the_machine_that_has_none(room: Path) -> None:
+    sealed = yaml.safe_dump({"encryption": {**encrypted()["encryption"], "unlock": "tpm2"}})
+    for plan in (room / "plans").iterdir():
+        plan.write_text(
+            plan.read_text() + sealed + yaml.safe_dump({"report": encrypted()["report"]})
+        )
+    for number in range(4):
+        record(room, number, machine(number, tpm=None if number == 3 else Tpm(device="/dev/tpm0")))
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "3 machines: layout A" in done.stdout
+    assert "db3.yaml: encryption.unlock: tpm2 needs a TPM 2.0, the machine has none" in done.stderr
+
+
+def test_a_container_is_named_as_an_image_is(room: Path) -> None:
+    digest = "registry.example.com/os@sha256:" + "0" * 64
+    for plan in (room / "plans").iterdir():
+        text = plan.read_text()
+        plan.write_text(
+            text.replace("manifest: https://images.example.com/debian13.json", f"oci: {digest}")
+        )
+    assert f"image oci://{digest}" in preview(room).stdout
 
 
 def test_a_plan_whose_machine_nobody_recorded_is_a_problem(room: Path) -> None:

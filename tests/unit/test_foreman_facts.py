@@ -254,7 +254,8 @@ def test_a_fleet_is_previewed_from_one_answer_of_foreman(tmp_path: Path) -> None
 
 def test_a_record_and_facts_lie_side_by_side(tmp_path: Path) -> None:
     recorded = of_facts({**FLAT, "serialnumber": "CZ1235"})
-    record = Inventory.model_validate(recorded.model_dump() | {"unknown": ()})
+    known = {"unknown": (), "firmware": {"uefi": True}}
+    record = Inventory.model_validate(recorded.model_dump() | known)
     done = fleet(tmp_path, {"a.json": FLAT, "b.json": record.model_dump(mode="json")})
     assert done.exit_code == 0, done.output
     assert "2 plans, and each can be laid out on its machine" in done.stdout
