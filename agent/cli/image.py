@@ -12,7 +12,7 @@ import click
 from agent.cli.bar import bar
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.source import existing, open_source
-from agent.payload.manifest import Manifest
+from agent.payload.manifest import CHUNK_SIZE, CHUNK_SIZES, Manifest
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
 from agent.payload.pack_disk import DiskSource, os_of, pack_disk, zero_bytes
 from agent.payload.previous import Reused
@@ -20,6 +20,7 @@ from agent.payload.sign import keygen as make_keys
 from agent.payload.sign import load_signing_key
 from agent.payload.sources.oci import Platform
 from agent.payload.sources.opening import Wish
+from agent.plan.size import parse_bytes, render
 
 
 @click.command()
@@ -45,6 +46,34 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
         show_json({"id": made.id, "private": str(private), "public": str(public)})
     else:
         click.echo(f"{private}  private, keep it\n{public}  public, key id {made.id}")
+
+
+_SIZES = (
+    f"whole pages of {render(CHUNK_SIZES.step)}, from {render(CHUNK_SIZES.start)} to "
+    f"{render(CHUNK_SIZES.stop - 1)}"
+)
+
+
+def _chunk_size(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | None:
+    """Return bytes for "1 MiB" or "1048576"; None where the option was left out."""
+    if value is None:
+        return None
+    try:
+        size = parse_bytes(int(value) if value.isdecimal() else value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; chunks have {_SIZES}") from None
+    if size not in CHUNK_SIZES:
+        raise click.BadParameter(f"{value} is {size} bytes, must be {_SIZES}")
+    return size
+
+
+def _chosen_size(size: int | None, previous: Path | None) -> int:
+    if size is not None and previous is not None:
+        # Cut otherwise, no chunk of the older image would come again.
+        raise click.UsageError("--chunk-size: with --previous it is that of the older image")
+    return size or CHUNK_SIZE
 
 
 @click.command("pack")
@@ -83,6 +112,13 @@ def keygen(name: str, directory: Path, *, as_json: bool) -> None:
 @click.option("--os-id", help="What is on a disk, as the ID of os-release(5) says it: debian.")
 @click.option("--level", type=click.IntRange(1, 22), default=LEVEL, show_default=True)
 @click.option(
+    "--chunk-size",
+    metavar="SIZE",
+    callback=_chunk_size,
+    help=f"Largest piece that is fetched and verified by itself: {_SIZES}.  "
+    f"[default: {render(CHUNK_SIZE)}]",
+)
+@click.option(
     "--url",
     "urls",
     multiple=True,
@@ -120,7 +156,12 @@ def pack_command(
     make_directory(directory)
     began = time.monotonic()
     wish = Wish(more["kind"], Platform.of(more["platform"]) if more["platform"] else None)
-    options = PackOptions(level=more["level"], urls=more["urls"], previous=more["previous"])
+    options = PackOptions(
+        level=more["level"],
+        chunk_size=_chosen_size(more["chunk_size"], more["previous"]),
+        urls=more["urls"],
+        previous=more["previous"],
+    )
     signing = load_signing_key(key)
     with (
         open_source(source, wish, more["ca"]) as opened,
