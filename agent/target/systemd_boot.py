@@ -22,8 +22,23 @@ from agent.target.tree import TargetFile, Tree
 
 # editor no: otherwise anyone at the console adds init=/bin/sh to the command line.
 LOADER_CONF = ("loader/loader.conf", b"timeout 1\neditor no\nconsole-mode keep\n")
-# Debian's plugin that hands kernel-install the initrd that a package hook has built already.
-_DEBIAN_INITRD = "/usr/lib/kernel/install.d/55-initrd.install"
+# Debian's plugin that hands kernel-install the initrd that a package hook has built already; the
+# second is what Debian 12 calls it.
+_DEBIAN_INITRD = (
+    "/usr/lib/kernel/install.d/55-initrd.install",
+    "/usr/lib/kernel/install.d/85-initrd.install",
+)
+_NO_SECOND_INITRD = TargetFile.text(
+    "/etc/kernel/install.d/50-dracut.install",
+    """\
+#!/bin/sh
+# In place of dracut's plugin, which would build a second initrd: a hook of the kernel's package
+# has built one, and 55-initrd.install hands it over. Not by initrd_generator=none in
+# install.conf: since Debian 14 that makes 55-initrd.install hand over nothing.
+exit 0
+""",
+    0o755,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,7 @@ class SystemdBoot:
         what it finds here and leaves nothing behind.
         """
         directory = f"{host.machine_id.hex}/{kernel.version}"
-        name = PurePosixPath(initrd).name if tree.exists(_DEBIAN_INITRD) else "initrd"
+        name = PurePosixPath(initrd).name if _hands_over(tree) else "initrd"
         fields = (
             ("title", host.os.title),
             ("version", kernel.version),
@@ -90,15 +105,13 @@ class SystemdBoot:
         """Return what kernel-install(8) reads: it must write entries like ours, to the same place.
 
         Where a plugin hands over an initrd that is there already, none is built a second time: the
-        entry would name both.
+        entry would name both, and Debian 14's would name the second.
         """
-        lines = ["layout=bls", f"BOOT_ROOT={esp}"]
-        if tree.exists(_DEBIAN_INITRD):
-            lines.append("initrd_generator=none")
         return (
             TargetFile.text("/etc/kernel/cmdline", " ".join(host.options) + "\n"),
             TargetFile.text("/etc/kernel/entry-token", f"{host.machine_id.hex}\n"),
-            TargetFile.text("/etc/kernel/install.conf", "\n".join(lines) + "\n"),
+            TargetFile.text("/etc/kernel/install.conf", f"layout=bls\nBOOT_ROOT={esp}\n"),
+            *((_NO_SECOND_INITRD,) if _hands_over(tree) else ()),
         )
 
     def loaders(self, tree: Tree) -> tuple[Copy, ...]:
@@ -116,3 +129,8 @@ class SystemdBoot:
                     Copy(source, f"EFI/BOOT/BOOT{match[2].upper()}.EFI"),
                 )
         raise StepError(f"{SYSTEMD_BOOT}: the image has no systemd-boot there")
+
+
+def _hands_over(tree: Tree) -> bool:
+    """Tell whether kernel-install is handed the initrd of a package hook, under its own name."""
+    return any(tree.exists(plugin) for plugin in _DEBIAN_INITRD)

@@ -1,4 +1,5 @@
 import gzip
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from agent.target.needs import Needs
 from agent.target.os_release import OsRelease, os_release
 from agent.target.package import Piece
 from agent.target.systemd_boot import SystemdBoot
+from agent.target.tree import TargetFile
 from tests.unit.target.archive import GENERIC, newc
 from tests.unit.target.sample import KERNEL, MACHINE_ID, debian
 
 ALL = Needs(mirror=True, encryption=True, tang=True, tpm2=True, kind="xfs")
 NOTHING = Needs(mirror=False, encryption=False, tang=False, tpm2=False, kind="ext4")
 DEBIAN = OsRelease(id="debian")
+SECOND_INITRD = "/etc/kernel/install.d/50-dracut.install"
 FEDORA = OsRelease(id="rocky", like=("rhel", "fedora"))
 WORDS = {
     "clevis", "clevis-askpass", "clevis-decrypt-sss", "clevis-decrypt-tang",
@@ -246,9 +249,6 @@ def test_the_entry_names_what_kernel_install_would_name(tmp_path: Path) -> None:
         f"linux      /{directory}/linux\n"
         f"initrd     /{directory}/initrd.img-{KERNEL}\n"
     )
-    tree.remove("/usr/lib/kernel/install.d/55-initrd.install")
-    start = SystemdBoot().start(tree, host, kernel, f"/boot/initrd.img-{KERNEL}")
-    assert start.initrd.destination == f"{directory}/initrd"
 
 
 def test_kernel_install_writes_to_the_first_esp_and_takes_the_initrd_that_is_there(
@@ -260,11 +260,37 @@ def test_kernel_install_writes_to_the_first_esp_and_takes_the_initrd_that_is_the
     assert files == {
         "/etc/kernel/cmdline": b"ro\n",
         "/etc/kernel/entry-token": f"{MACHINE_ID.hex}\n".encode(),
-        "/etc/kernel/install.conf": b"layout=bls\nBOOT_ROOT=/boot/efi\ninitrd_generator=none\n",
+        "/etc/kernel/install.conf": b"layout=bls\nBOOT_ROOT=/boot/efi\n",
+        SECOND_INITRD: files[SECOND_INITRD],
     }
+
+
+@pytest.mark.parametrize("plugin", ["55-initrd.install", "85-initrd.install", None])
+def test_where_a_plugin_hands_over_the_initrd_that_is_there_dracut_builds_no_second(
+    tmp_path: Path, plugin: str | None
+) -> None:
+    """As kernel-install does it: what /etc has in place of a plugin is run, and must succeed."""
+    tree = debian(tmp_path)
     tree.remove("/usr/lib/kernel/install.d/55-initrd.install")
-    files = {str(f.path): f.content for f in SystemdBoot().settings(tree, host, "/boot/efi")}
-    assert b"initrd_generator" not in files["/etc/kernel/install.conf"]
+    if plugin is not None:
+        tree.write(TargetFile.text(f"/usr/lib/kernel/install.d/{plugin}", ""))
+    host = Host(OsRelease(), MACHINE_ID, ("ro",))
+    for file in SystemdBoot().settings(tree, host, "/boot/efi"):
+        tree.write(file)
+    instead = tree.locate(SECOND_INITRD)
+    assert instead.exists() == (plugin is not None)
+    if plugin is not None:
+        staging = tmp_path / "staging"
+        staging.mkdir()
+        argv = [str(instead), "add", KERNEL, "/boot/efi", "/boot/vmlinuz"]
+        subprocess.run(argv, check=True, env={"KERNEL_INSTALL_STAGING_AREA": str(staging)})
+        assert list(staging.iterdir()) == []
+    start = SystemdBoot().start(
+        tree, host, Unpacked(tree).kernels()[0], f"/boot/initrd.img-{KERNEL}"
+    )
+    assert Path(start.initrd.destination).name == (
+        f"initrd.img-{KERNEL}" if plugin is not None else "initrd"
+    )
 
 
 def test_a_signed_loader_is_preferred_and_put_in_both_places(tmp_path: Path) -> None:
