@@ -48,11 +48,11 @@ page: venv  ## The fleet page in headless Chromium; writes build/page.json; not 
 machine: venv deps live sample  ## Real machines in QEMU
 	$(PYTEST) tests/machine
 
+# ONLY=trixie-grub takes the machine of one family, ONLY=update what needs no machine.
 families: venv deps live  ## Real machines of other families of targets; not part of test
-	image/build sample --family packages
-	image/build sample --family grub
-	image/build sample --family grub --suite bookworm
-	$(PYTEST) tests/families
+	for suite in bookworm trixie testing; do for family in packages grub; do \
+	  image/build sample --family $$family --suite $$suite || exit 1; done; done
+	$(PYTEST) tests/families --durations=20 $(if $(ONLY),-k '$(ONLY)')
 
 boot: venv deps keys sample  ## Every way to boot the live image; not part of test
 	qemu/install-deps $(LIBVIRT)

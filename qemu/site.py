@@ -38,8 +38,10 @@ FAMILIES = {
     "dracut": ("sample", IMAGE),
     "packages": ("sample-packages", "debian13-packages"),
     "grub": ("sample-grub", "debian13-grub"),
-    "bookworm": ("sample-grub-bookworm", "debian12-grub"),
-    "testing": ("sample-packages-testing", "testing-packages"),
+    "packages-bookworm": ("sample-packages-bookworm", "debian12-packages"),
+    "grub-bookworm": ("sample-grub-bookworm", "debian12-grub"),
+    "packages-testing": ("sample-packages-testing", "testing-packages"),
+    "grub-testing": ("sample-grub-testing", "testing-grub"),
 }
 """The sample images: where each is built below build/, and what it is called."""
 
