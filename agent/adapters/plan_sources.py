@@ -30,7 +30,7 @@ from agent.media.names import LABEL, PLAN
 from agent.payload.answer import retry_after
 from agent.payload.sign import SIGNATURE_SIZE
 from agent.proxy import Proxies
-from agent.report.tls import connect
+from agent.report.tls import connect, hung_up
 from agent.tls import OLDEST
 from agent.trust import CHALLENGE, FRESHNESS
 
@@ -129,6 +129,8 @@ class UrlPlan:
                     raise _TryAgainError(f"{answer.status_code} {answer.reason}", rest)
                 content = answer.raw.read(PLAN_LIMIT + 1, decode_content=True)
         except (requests.exceptions.SSLError, ValueError) as error:
+            if hung_up(error):
+                raise _TryAgainError(f"TLS: {_reason(error)}") from error
             # Not retried: neither a wrong certificate (or clock) nor a bad URL mends itself.
             raise MachineError([Problem("plan", f"{url}: {_reason(error)}")]) from error
         except (requests.RequestException, HTTPError, OSError) as error:

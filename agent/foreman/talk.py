@@ -6,7 +6,6 @@ a library would turn our POST into a GET, or follow one to somebody else with th
 
 from __future__ import annotations
 
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from agent.find import PLAN_LIMIT
 from agent.foreman.address import shown
 from agent.proxy import DIRECT, Proxies
 from agent.report.text import plain
-from agent.report.tls import connect
+from agent.report.tls import causes, connect, hung_up
 from agent.secret import Secret
 from agent.tls import OLDEST
 
@@ -32,7 +31,6 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 """Foreman renders templates, and works on DHCP and TFTP, before it answers."""
 REDIRECTS = 2
-_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
 TEXT = "text/plain"
 JSON = "application/json"
 
@@ -127,9 +125,8 @@ class Talk:
                 )
                 return found, urljoin(url, place) if moved and place else None
         except requests.exceptions.SSLError as error:
-            # A server that restarts hangs up in the handshake; a wrong certificate stays wrong.
-            hung_up = any(isinstance(each, _HUNG_UP) for each in _causes(error))
-            raise SilenceError(f"TLS: {_why(error)}", sent=False, forever=not hung_up) from None
+            forever = not hung_up(error)
+            raise SilenceError(f"TLS: {_why(error)}", sent=False, forever=forever) from None
         except (requests.RequestException, HTTPError, OSError) as error:
             raise SilenceError(_why(error), sent=_was_sent(error)) from None
         except ValueError as error:
@@ -168,24 +165,7 @@ def _was_sent(error: BaseException) -> bool:
     """Tell whether a server may have got the request that failed like this."""
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return False
-    return not any(isinstance(each, NewConnectionError) for each in _causes(error))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and what it came of; urllib3 keeps the cause in `reason`."""
-    causes = [error]
-    while len(causes) < 20:
-        last = causes[-1]
-        inner = [each for each in (*last.args, getattr(last, "reason", None)) if _is_error(each)]
-        cause = next(iter(inner), None) or last.__cause__ or last.__context__
-        if cause is None or cause in causes:
-            break
-        causes.append(cause)
-    return causes
-
-
-def _is_error(value: object) -> bool:
-    return isinstance(value, BaseException)
+    return not any(isinstance(each, NewConnectionError) for each in causes(error))
 
 
 def _why(error: BaseException) -> str:
@@ -194,11 +174,11 @@ def _why(error: BaseException) -> str:
         return "cannot be connected to: no answer"
     if isinstance(error, requests.exceptions.Timeout):
         return "does not answer in time"
-    for cause in reversed(_causes(error)):
+    for cause in reversed(causes(error)):
         said = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
         if said:
             return plain(str(said), limit=200)
-    return f"the connection broke ({type(_causes(error)[-1]).__name__})"
+    return f"the connection broke ({type(causes(error)[-1]).__name__})"
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -5,6 +5,7 @@ Apart from `agent.tls`, which the image pipeline needs: it does without requests
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.proxy import Proxies
 from agent.tls import at_least
+
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)
 
 
 class TlsAdapter(HTTPAdapter):
@@ -56,6 +59,32 @@ def connect(session: requests.Session, version: str, proxies: Proxies | None = N
     adapter = TlsAdapter(version, proxies)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
+
+
+def hung_up(error: BaseException) -> bool:
+    """Tell whether the other side hung up, which may pass; a wrong certificate stays wrong.
+
+    A server or load balancer that restarts hangs up in the handshake, for which requests has the
+    same class as for a certificate that nobody vouches for.
+    """
+    return any(isinstance(each, _HUNG_UP) for each in causes(error))
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what it came of; urllib3 keeps the cause in `reason`."""
+    found = [error]
+    while len(found) < 20:
+        last = found[-1]
+        inner = [each for each in (*last.args, getattr(last, "reason", None)) if _is_error(each)]
+        cause = next(iter(inner), None) or last.__cause__ or last.__context__
+        if cause is None or cause in found:
+            break
+        found.append(cause)
+    return found
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, BaseException)
 
 
 def _through(proxies: Proxies, url: str) -> dict[str, str]:

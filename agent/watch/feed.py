@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import requests
 
 from agent.errors import MachineError, Problem
+from agent.report.tls import hung_up
 from agent.secret import Secret
 from agent.watch.wish import Machine
 
@@ -208,6 +209,8 @@ class Feed:
 def _reason(error: Exception) -> str:
     """Return why a request failed, without the URL and the objects that requests puts around."""
     match error:
+        case requests.exceptions.SSLError() if hung_up(error):
+            return "hung up"
         case requests.exceptions.SSLError():
             return "its certificate is not trusted (--ca)"
         case requests.exceptions.ReadTimeout():

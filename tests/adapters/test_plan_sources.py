@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -199,6 +202,60 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_asked_again(tmp_pa
         found = UrlPlan(url, ca_bundle=certificate).read()
         assert found is not None
         assert found.content == PLAN
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_a_server_that_hangs_up_in_the_handshake_is_asked_again(
+    tmp_path: Path, reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key = self_signed(tmp_path, "127.0.0.1")
+    tls.load_cert_chain(certificate, key)
+    down, up = threading.Event(), threading.Event()
+    before = socket.create_server(("127.0.0.1", 0))
+    port = before.getsockname()[1]
+
+    def restart() -> None:
+        """Hang up on the first who greets, as what is going down does, and come up again."""
+        with before:
+            connection, _ = before.accept()
+            connection.recv(4096)
+            if reset:
+                linger = struct.pack("ii", 1, 0)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.close()
+        down.set()
+        with Crooked({"plan.yaml": PLAN}, port=port, tls=tls):
+            up.wait(60)
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        url = f"https://127.0.0.1:{port}/plan.yaml"
+        found = UrlPlan(url, ca_bundle=certificate, patience=60).read()
+        assert down.is_set()
+    finally:
+        up.set()
+        thread.join()
+    assert found is not None
+    assert found.content == PLAN
+    assert "trying again" in caplog.text
+
+
+def test_a_server_that_always_hangs_up_is_given_up_in_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(4096)
+                    connection.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/plan.yaml"
+        said = refusal(UrlPlan(url, patience=0.3))
+    assert said.startswith(f"plan: {url}: no answer in 0 s: TLS: ")
 
 
 # --- a credential ---
