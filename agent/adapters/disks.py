@@ -95,6 +95,7 @@ class DiskReader:
             controller=controller(place),
             in_use=tuple(self._uses(name)),
             content=content,
+            partitions=tuple(filter(None, map(self._partuuid, kernel.partitions(name)))),
             volume_groups=self._volume_groups(content),
             marker=self._marker(name, content),
         )

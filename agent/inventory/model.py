@@ -97,6 +97,8 @@ class Disk(Fact):
     in_use: tuple[str, ...] = ()
     """Why it cannot be erased now: mount points, swap, active arrays or volume groups."""
     content: tuple[Content, ...] = ()
+    partitions: tuple[str, ...] = ()
+    """PARTUUIDs of the partitions that it has, in lower case: boot entries point to them."""
     volume_groups: tuple[str, ...] = ()
     """Names of LVM volume groups with a physical volume on this disk (visible without keys)."""
     marker: Marker | None = None

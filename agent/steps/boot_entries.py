@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from uuid import UUID
 
 from agent.inventory.model import Disk
 from agent.machine import BootEntry, Machine
-
-BY_PARTUUID = Path("/dev/disk/by-partuuid")
 
 
 def label(system: str, number: int, disk: Disk) -> str:
@@ -19,32 +16,25 @@ def label(system: str, number: int, disk: Disk) -> str:
 
 
 def remove_stale(
-    machine: Machine, ours: Collection[UUID], disks: Iterable[Disk], partuuids: Path = BY_PARTUUID
+    machine: Machine, ours: Collection[UUID], disks: Iterable[Disk]
 ) -> tuple[str, ...]:
     """Remove the entries of what was on these disks before; return their labels.
 
     An entry is stale that points to an ESP in `ours` (the same once more), or to a partition that
-    no disk has any longer (`partuuids` is where udev shows those), or carries one of our names for
-    these disks.
+    one of the disks had when they were chosen, or carries one of our names for them. One that
+    points to a disk which is not there is left alone: somebody may have pulled it to keep it safe.
     """
     chosen = tuple(disks)
-    partitions = {str(partuuid) for partuuid in ours}
-    stale = [
-        entry
-        for entry in machine.firmware.entries()
-        if _stale(entry, partitions, chosen, partuuids)
-    ]
+    gone = {str(partuuid) for partuuid in ours}
+    gone |= {partuuid for disk in chosen for partuuid in disk.partitions}
+    stale = [entry for entry in machine.firmware.entries() if _stale(entry, gone, chosen)]
     for entry in stale:
         machine.firmware.delete(entry.number)
     return tuple(entry.label for entry in stale)
 
 
-def _stale(entry: BootEntry, ours: Collection[str], disks: Iterable[Disk], partuuids: Path) -> bool:
-    if entry.partuuid is not None and (
-        entry.partuuid in ours or not (partuuids / entry.partuuid).exists()
-    ):
-        return True
-    return any(
+def _stale(entry: BootEntry, gone: Collection[str], disks: Iterable[Disk]) -> bool:
+    return entry.partuuid in gone or any(
         re.fullmatch(rf".* \(disk \d+, {re.escape(_serial(disk))}\)", entry.label) for disk in disks
     )
 

@@ -13,7 +13,7 @@ from agent.layout.whole import Whole
 from agent.machine import Machine, Progress
 from agent.payload.gpt import Partition
 from agent.steps.base import Evidence
-from agent.steps.boot_entries import BY_PARTUUID, label, remove_stale
+from agent.steps.boot_entries import label, remove_stale
 
 # UEFI 2.10, table 3-2.
 LOADERS = {"x86_64": "BOOTX64.EFI", "aarch64": "BOOTAA64.EFI", "riscv64": "BOOTRISCV64.EFI"}
@@ -31,7 +31,6 @@ class EnterImage:
     system: str
     esp: Partition | None
     architecture: str = field(default_factory=platform.machine)
-    partuuids: Path = BY_PARTUUID
 
     name: ClassVar[str] = "enter-image"
 
@@ -44,7 +43,7 @@ class EnterImage:
         disks = [laid.disk for laid in self.whole.disks]
         try:
             ours: set[UUID] = {self.esp.partuuid} if self.esp else set()
-            removed = remove_stale(machine, ours, disks, self.partuuids)
+            removed = remove_stale(machine, ours, disks)
             entry = self._create(machine) if self.esp else None
         except BaseException:
             machine.storage.release()

@@ -19,8 +19,9 @@ from agent.payload.gpt import Partition
 from agent.payload.manifest import Manifest
 from agent.payload.stamp import Stamp
 from agent.steps.base import Evidence
-from agent.steps.boot_entries import BY_PARTUUID
 from agent.target import marker
+
+BY_PARTUUID = Path("/dev/disk/by-partuuid")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from agent.inventory.model import Marker
 from agent.layout.model import Layout, Role
 from agent.machine import Machine, Progress
 from agent.steps.base import Evidence
-from agent.steps.boot_entries import BY_PARTUUID, label, remove_stale
+from agent.steps.boot_entries import label, remove_stale
 from agent.steps.esps import mounted_esps
 from agent.steps.prove_target import all_equal, summary
 from agent.target import marker
@@ -32,8 +32,7 @@ class MakeBootable:
     """Firmware entries, then the loaders on every ESP, then the marker: each needs those before it.
 
     Until the loaders are there the entries lead nowhere and the firmware goes on to the network;
-    without the marker a machine that always boots from the network installs again. `partuuids` is
-    where udev shows the partitions that exist.
+    without the marker a machine that always boots from the network installs again.
     """
 
     root: Path
@@ -41,7 +40,6 @@ class MakeBootable:
     plan: UUID
     hostname: str
     machine: str
-    partuuids: Path = BY_PARTUUID
 
     name: ClassVar[str] = "make-bootable"
     unit: ClassVar[str] = "ESPs"
@@ -55,8 +53,8 @@ class MakeBootable:
         # Before an ESP is mounted over them: in RHEL they lie in /boot/efi.
         programs = {copy.destination: tree.read_bytes(copy.source) for copy in loaders}
         ours = [disk.partition(Role.ESP).partuuid for disk in self.layout.disks]
-        disks = [disk.disk for disk in self.layout.disks]
-        removed = remove_stale(machine, ours, disks, self.partuuids)
+        erased = [disk.disk for disk in self.layout.every_disk]
+        removed = remove_stale(machine, ours, erased)
         labels = self._create_entries(machine, os_release(tree).name, loaders[0])
         done = Marker(
             plan=self.plan,

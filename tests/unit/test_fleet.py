@@ -8,7 +8,9 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 import yaml
@@ -352,6 +354,25 @@ def test_a_fleet_that_needs_tpms_fails_by_the_machine_that_has_none(room: Path) 
     assert done.exit_code == 4
     assert "3 machines: layout A" in done.stdout
     assert "db3.yaml: encryption.unlock: tpm2 needs a TPM 2.0, the machine has none" in done.stderr
+
+
+def test_a_thousand_plans_take_less_than_five_seconds_of_a_processor(room: Path) -> None:
+    (room / "plans/db0.yaml").unlink()
+    text, found = (room / "plans/db1.yaml").read_text(), machine(1).model_dump_json()
+    for number in range(250):
+        (room / f"plans/db{number}.yaml").write_text(
+            text.replace("db1", f"db{number}")
+            .replace("CZ1", f"CZ{number}")
+            .replace(
+                text.partition("id: ")[2].partition("\n")[0], str(uuid5(NAMESPACE_DNS, f"{number}"))
+            )
+        )
+        (room / f"machines/{number}.json").write_text(found.replace('"CZ1"', f'"CZ{number}"'))
+    before = process_time()
+    done = preview(room)
+    assert process_time() - before < 5 / 4
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("250 machines: layout A\n")
 
 
 def test_a_container_is_named_as_an_image_is(room: Path) -> None:

@@ -296,9 +296,7 @@ def prove(root: Path, bench: Bench, chosen: Layout = LAYOUT) -> dict[str, Any]:
 
 
 def last(root: Path, chosen: Layout = LAYOUT) -> MakeBootable:
-    partitions = root.parent / "by-partuuid"
-    partitions.mkdir(exist_ok=True)
-    return MakeBootable(root, chosen, uuid(7), "db01", "CZ1", partitions)
+    return MakeBootable(root, chosen, uuid(7), "db01", "CZ1")
 
 
 def test_both_esps_hold_kernel_initrd_and_entry_and_nothing_starts_yet(
@@ -441,18 +439,19 @@ def test_entries_of_these_disks_from_before_are_gone_and_others_are_kept(
     root: Path, bench: Bench
 ) -> None:
     loaded(root, bench)
-    step = last(root)
-    elsewhere = str(uuid(4444))
-    (step.partuuids / elsewhere).write_text("")
+    before, pulled = str(uuid(3333)), str(uuid(4444))
+    first, *others = LAYOUT.disks
+    had = replace(first, disk=first.disk.model_copy(update={"partitions": (before,)}))
+    step = last(root, replace(LAYOUT, disks=(had, *others)))
     ours = str(LAYOUT.disks[0].partitions[0].partuuid)
     bench.firmware.order = [
         BootEntry("0000", "UiApp", None),
-        BootEntry("0001", "debian", str(uuid(3333))),
-        BootEntry("0002", "Windows on another disk", elsewhere),
-        BootEntry("0003", "Debian GNU/Linux 12 (disk 2, SN2)", elsewhere),
+        BootEntry("0001", "debian", before),
+        BootEntry("0002", "Windows on a disk that was pulled", pulled),
+        BootEntry("0003", "Debian GNU/Linux 12 (disk 2, SN2)", pulled),
         BootEntry("0004", "the same plan, broken off", ours),
         BootEntry("0005", "UEFI PXEv4", None),
-        BootEntry("0006", "Debian GNU/Linux 12 (disk 2, SN22)", elsewhere),
+        BootEntry("0006", "Debian GNU/Linux 12 (disk 2, SN22)", pulled),
     ]
     evidence = step.apply(bench.machine, bench.report)
     assert evidence["entries_removed"] == [
@@ -462,7 +461,7 @@ def test_entries_of_these_disks_from_before_are_gone_and_others_are_kept(
     ]
     assert [entry.label for entry in bench.firmware.order][2:] == [
         "UiApp",
-        "Windows on another disk",
+        "Windows on a disk that was pulled",
         "UEFI PXEv4",
         "Debian GNU/Linux 12 (disk 2, SN22)",
     ]

@@ -265,6 +265,7 @@ def test_a_labelled_disk_is_the_boot_medium_on_usb_or_where_it_was_booted_from(
         return Finished(tuple(os.fspath(word) for word in argv), 1, "", "no partition table")
 
     found = DiskReader(labelled, no_table, sysfs.kernel)._disk("sda", {"ID_BUS": bus})
+    assert found.partitions == (uuid,)
     assert {content.label for content in found.content} == {"BEDPLATE"}
     assert found.boot_medium is medium
 
