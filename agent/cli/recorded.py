@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from agent.errors import PlanError, Problem
 from agent.inventory.foreman import machines
@@ -38,12 +39,16 @@ def read_machines(path: Path) -> Sequence[Inventory]:
         raise PlanError([Problem(str(path), reason)]) from error
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        raise PlanError(
-            [
-                Problem(f"{path}: {'.'.join(map(str, fault['loc']))}".rstrip(": "), fault["msg"])
-                for fault in faults[:FAULTS_SHOWN]
-            ]
-        ) from error
+        raise PlanError([_problem(path, fault) for fault in faults[:FAULTS_SHOWN]]) from error
+
+
+def _problem(path: Path, fault: ErrorDetails) -> Problem:
+    place = ".".join(map(str, fault["loc"]))
+    if not place:
+        what = "is no machine: write one by bedplate inventory --json, or take Foreman's facts"
+        return Problem(str(path), f"{what} ({fault['msg']})")
+    said = "is missing" if fault["type"] == "missing" else fault["msg"].lower()
+    return Problem(f"{path}: {place}", said)
 
 
 def _of_foreman(path: Path, content: bytes) -> list[Inventory]:

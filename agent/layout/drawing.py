@@ -33,7 +33,7 @@ text { font: 12px system-ui, sans-serif; fill: #1d2733; }
 @media (prefers-color-scheme: dark) {
   svg { background: #14191f; } text { fill: #e6ebf0; } .fine { fill: #9aa8b5; }
   .disk { fill: #2c3640; } .free { fill: #222a32; }
-  .bar text { fill: #14191f; } .disk + text, .free + text { fill: #e6ebf0; }
+  .bar text { fill: #14191f; } .free + text { fill: #e6ebf0; }
 }
 """
 
@@ -47,6 +47,8 @@ class Bar:
     kind: str
     name: str
     exact: str
+    named: bool = True
+    """Whether the name is written into it; a disk's would lie below its partitions."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _drawn(bar: Bar, top: float, scale: float) -> str:
         f'<g class="bar" aria-label={told}><title>{escape(f"{bar.name}: {bar.exact}")}</title>',
         f'<rect class="{bar.kind}" x="{left:.2f}" y="{top}" width="{width:.2f}" height="{BAR}"/>',
     ]
-    if len(bar.name) * LETTER < width - 8:
+    if bar.named and len(bar.name) * LETTER < width - 8:
         parts.append(f'<text x="{left + 5:.2f}" y="{top + 21}">{escape(bar.name)}</text>')
     return "".join([*parts, "</g>"])
 
@@ -115,7 +117,7 @@ def _rows(layout: Layout) -> Iterator[Row]:
 
 
 def _disk(laid: DiskLayout) -> Row:
-    whole = Bar(0, laid.disk.size, "disk", "", gib(laid.disk.size))
+    whole = Bar(0, laid.disk.size, "disk", laid.disk.path, _exact(laid.disk.size), named=False)
     partitions = tuple(
         Bar(p.start, p.size, p.role.value, p.role.value, _exact(p.size)) for p in laid.partitions
     )

@@ -28,7 +28,8 @@ class EscrowRecoveryKey:
     name: str = "escrow-recovery-key"
 
     def describe(self) -> str:
-        return f"Escrow the recovery key of {self.hostname} to {len(self.certificates)} keepers"
+        keepers = "1 keeper" if len(self.certificates) == 1 else f"{len(self.certificates)} keepers"
+        return f"Escrow the recovery key of {self.hostname} to {keepers}"
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         envelope = machine.escrow.envelope(self._content(), self.certificates)

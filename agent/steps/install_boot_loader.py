@@ -34,7 +34,8 @@ class InstallBootLoader:
     unit: ClassVar[str] = "bytes"
 
     def describe(self) -> str:
-        return f"Install kernel, initrd and boot entries on {len(self.layout.esps)} ESPs"
+        esps = "1 ESP" if len(self.layout.esps) == 1 else f"{len(self.layout.esps)} ESPs"
+        return f"Install kernel, initrd and boot entries on {esps}"
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)

@@ -45,7 +45,13 @@ class MakeBootable:
     unit: ClassVar[str] = "ESPs"
 
     def describe(self) -> str:
-        return f"Make {len(self.layout.disks)} disks bootable and mark them as installed"
+        number = len(self.layout.disks)
+        disks = (
+            "the disk bootable and mark it"
+            if number == 1
+            else f"{number} disks bootable and mark them"
+        )
+        return f"Make {disks} as installed"
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         tree = Tree(self.root)

@@ -278,13 +278,13 @@ def test_each_kind_of_failure_has_its_exit_status(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "machine.json: Invalid JSON"),
-        (b"\xff\xfe", "machine.json: Invalid JSON"),
-        (b'{"disks": []}', "machine.json: firmware: Field required"),
-        (b"[]", "machine.json: Input should be an object"),
+        (b"", "machine.json: is no machine: write one by bedplate inventory --json"),
+        (b"\xff\xfe", "machine.json: is no machine"),
+        (b'{"disks": []}', "machine.json: firmware: is missing"),
+        (b"[]", "machine.json: is no machine"),
         (
             b'{"firmware": {"uefi": true}, "memory": 1, "disks": [{"path": "/dev/vda"}]}',
-            "machine.json: disks.0.size: Field required",
+            "machine.json: disks.0.size: is missing",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def test_bars_are_to_scale_and_the_largest_disk_fills_the_width() -> None:
     small, large = DISKS[0], DISKS[1].model_copy(update={"size": 128 * GIB})
     layout = laid_out(small, large)
     found = bars(drawing(layout, "db01"))
-    widths = sorted(width for _, width in found[""])
+    widths = sorted(width for disk in (small, large) for _, width in found[disk.path])
     assert widths == pytest.approx([(WIDTH - 2 * MARGIN) / 2, WIDTH - 2 * MARGIN])
     scale = widths[1] / large.size
     for volume in layout.group.volumes:
