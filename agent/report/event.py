@@ -34,8 +34,9 @@ RUN_STEP = "install"
 """The step name of the run itself: its first event announces the steps, its last is the report."""
 ESCROW_STEP = "escrow"
 
-# A plan's id names files at receivers, so it holds nothing a path could mean something by.
-PLAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# A plan's id names files at receivers, so it holds nothing a path could mean something by. Beside
+# /v1/fleet/ID the server has /v1/fleet/stream.
+PLAN_ID = re.compile(r"(?!stream$)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
 
 
@@ -204,7 +205,9 @@ def _check_type(name: str, value: object, wanted: type, spoken: str) -> None:
 
 def _check_plan(plan: object) -> None:
     if not isinstance(plan, str) or (plan and not PLAN_ID.fullmatch(plan)):
-        raise EventError("plan: must be 1 to 128 letters, digits, dots, dashes or underscores")
+        raise EventError(
+            "plan: must be 1 to 128 letters, digits, dots, dashes or underscores, not stream"
+        )
 
 
 def _check_name(name: str, value: object, limit: int) -> None:

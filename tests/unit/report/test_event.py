@@ -102,6 +102,7 @@ def test_a_field_of_any_json_value_is_taken_or_refused_by_name(name: str, value:
         ({"plan": "../../etc/passwd"}, "plan: must be"),
         ({"plan": ".hidden"}, "plan: must be"),
         ({"plan": "a/b"}, "plan: must be"),
+        ({"plan": "stream"}, "not stream"),
         ({"machine": "x\x1b[2J"}, "machine: must be"),
         ({"machine": "x" * 129}, "machine: must be"),
         ({"seq": 0}, "seq: must be"),
