@@ -11,10 +11,9 @@ from typing import TypeVar
 import click
 
 from agent.cli.bar import bar
-from agent.cli.environment import proxies
+from agent.cli.fetching import fetching
 from agent.cli.output import json_option, show_json
 from agent.errors import ImageError, PlanError, Problem
-from agent.oci.registries import Registries
 from agent.payload import compare
 from agent.payload.look import Found, find
 from agent.payload.manifest import Manifest
@@ -54,7 +53,7 @@ def access_options(command: Command) -> Command:
 @json_option
 def inspect(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: bool) -> None:
     """Show what is in an image: MANIFEST is the file or address of its NAME.json."""
-    found = find(image, _keys(trusted), _options(ca))
+    found = find(image, _keys(trusted), fetching(ca))
     if as_json:
         manifest = found.manifest.model_dump(mode="json", exclude={"chunks"}, exclude_none=True)
         counted = {"chunks": len(found.manifest.chunks), "zero": _zeros(found.manifest)}
@@ -74,12 +73,12 @@ def verify(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: b
     Exit status 0: the signature is good (if there was a key to check it with), every chunk has its
     digest, and the whole has the digest that the manifest says.
     """
-    found = find(image, _keys(trusted), _options(ca))
+    found = find(image, _keys(trusted), fetching(ca))
     manifest, tally, began = found.manifest, Tally(), time.monotonic()
     digest = sha256()
     with bar("verifying", quiet=as_json) as progress:
         done = 0
-        for view in stream(manifest, found.source, _options(ca), tally):
+        for view in stream(manifest, found.source, fetching(ca), tally):
             digest.update(view)
             done += len(view)
             progress(done, manifest.size)
@@ -112,7 +111,7 @@ def diff(old: str, new: str, trusted: tuple[Path, ...], ca: Path | None, *, as_j
     OLD and NEW are manifests, as files or addresses. Only chunks that differ are fetched. Times of
     files are not compared. Exit status 0 whether they differ or not.
     """
-    options = _options(ca)
+    options = fetching(ca)
     keys = _keys(trusted)
     before, after = find(old, keys, options), find(new, keys, options)
     if before.manifest.kind != after.manifest.kind:
@@ -183,7 +182,7 @@ def _show_tree(
         click.echo(line)
     signs = {"added": "+", "removed": "-", "content": "~", "metadata": "m"}
     for one in changes:
-        size = f"{one.before} -> {one.after} bytes" if one.before != one.after else ""
+        size = _sizes(one)
         click.echo(f"{signs[one.change]} {one.path}  {' '.join((*one.what, size))}".rstrip())
     kinds = [one.change for one in changes]
     click.echo(
@@ -192,6 +191,14 @@ def _show_tree(
         f"attributes"
     )
     click.echo(_saving_text(saved))
+
+
+def _sizes(one: compare.Difference) -> str:
+    if one.change == "added":
+        return f"{one.after} bytes"
+    if one.change == "removed":
+        return f"{one.before} bytes"
+    return f"{one.before} -> {one.after} bytes" if one.before != one.after else ""
 
 
 def _show_disk(before: Found, after: Found, saved: compare.Shared, *, as_json: bool) -> None:
@@ -291,10 +298,6 @@ def _zeros(manifest: Manifest) -> int:
 def _keys(given: Sequence[Path]) -> Sequence[PublicKey]:
     paths = list(given) or sorted(BAKED_IN.glob("*.pub"))
     return load_trusted(paths) if paths else ()
-
-
-def _options(ca: Path | None) -> FetchOptions:
-    return FetchOptions(ca=ca.read_text() if ca else None, registry=Registries(), proxies=proxies())
 
 
 look_commands: tuple[click.Command, ...] = (inspect, verify, diff)

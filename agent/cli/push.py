@@ -10,13 +10,12 @@ from pathlib import Path
 import click
 
 from agent.cli.bar import bar
-from agent.cli.environment import proxies
+from agent.cli.fetching import fetching
 from agent.cli.output import json_option, show_json
 from agent.errors import PlanError, Problem
 from agent.oci.credentials import Credentials, Login
 from agent.oci.push import Pushed, push, read_local
 from agent.oci.registries import Registries
-from agent.payload.options import FetchOptions
 from agent.reference import Reference
 from agent.secret import Secret
 
@@ -63,12 +62,7 @@ def push_command(
     """
     place = _reference(reference)
     local = read_local(document or _only_image(directory))
-    options = FetchOptions(
-        ca=ca.read_text() if ca else None,
-        registry=Registries(_credentials(username, place), "pull,push"),
-        proxies=proxies(),
-        warn=lambda message: click.echo(f"bedplate: warning: {message}", err=True),
-    )
+    options = fetching(ca, Registries(_credentials(username, place), "pull,push"))
     began = time.monotonic()
     with bar(f"pushing {place!s}", quiet=as_json) as progress:
         pushed = push(local, place, options, progress)

@@ -137,9 +137,9 @@ def _show(found: Sweep, *, removed: bool, as_json: bool) -> None:
     for image in found.goes:
         word = "removed" if removed else "can go"
         click.echo(f"{word:8} {image.document}  {image.size / 1e6:.1f} MB")
-    click.echo(
-        f"{len(found.goes)} of {len(found.goes) + len(found.stays)} images, {freed / 1e6:.1f} MB"
-    )
+    count = len(found.goes) + len(found.stays)
+    done = "removed" if removed else "can go"
+    click.echo(f"{len(found.goes)} of {count} images {done}, {freed / 1e6:.1f} MB")
     if found.goes and not removed:
         click.echo("nothing was removed: say --remove", file=sys.stderr)
 

@@ -11,10 +11,9 @@ from typing import BinaryIO
 import click
 
 from agent.adapters.command import reading
-from agent.cli.environment import proxies
+from agent.cli.fetching import fetching
 from agent.errors import ImageError, PlanError, Problem
 from agent.oci.pull import pulled_layers
-from agent.oci.registries import Registries
 from agent.payload.options import FetchOptions
 from agent.payload.sources.oci import Platform
 from agent.payload.sources.opening import Source, Wish, container, opened, streamed
@@ -38,13 +37,7 @@ def open_source(text: str, wish: Wish, ca: Path | None) -> AbstractContextManage
     if text == "-":
         return streamed(sys.stdin.buffer, wish)
     if text.startswith(_SCHEMES):
-        options = FetchOptions(
-            ca=ca.read_text() if ca else None,
-            registry=Registries(),
-            proxies=proxies(),
-            warn=lambda message: click.echo(f"bedplate: warning: {message}", err=True),
-        )
-        return _pulled(text, wish, options)
+        return _pulled(text, wish, fetching(ca))
     return opened(Path(text), wish, reading)
 
 

@@ -41,9 +41,14 @@ def patiently(
     def sleep(seconds: float) -> None:
         ended.wait(seconds)
 
+    said: list[str] = []
+
     def tell(state: RetryCallState) -> None:
-        if state.outcome is not None and not ended.is_set():
-            options.warn(f"{name}: {state.outcome.exception()}, trying again")
+        trouble = str(state.outcome.exception()) if state.outcome else ""
+        if trouble not in said[-1:] and not ended.is_set():
+            said.append(trouble)
+            patience = f"for up to {options.patience:g} s"
+            options.warn(f"{name}: {trouble}, trying again {patience}")
 
     retrying = Retrying(
         retry=retry_if_exception_type(Passing),

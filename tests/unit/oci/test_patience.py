@@ -40,6 +40,17 @@ def test_a_busy_registry_is_asked_again_not_before_it_said() -> None:
     ]
 
 
+def test_a_trouble_that_goes_on_is_told_once_with_how_long_it_will_be_tried() -> None:
+    told: list[str] = []
+    options = FetchOptions(patience=10.0, warn=told.append)
+    refused, busy = Passing("refused"), Passing("answered 503")
+    assert patiently(answers(refused, refused, busy, busy, "there"), "r/app", options) == "there"
+    assert told == [
+        "r/app: refused, trying again for up to 10 s",
+        "r/app: answered 503, trying again for up to 10 s",
+    ]
+
+
 def test_it_is_given_up_when_patience_is_over_even_if_the_registry_wants_longer() -> None:
     options = FetchOptions(patience=0.3, warn=lambda message: None)
     began = time.monotonic()
