@@ -20,6 +20,7 @@ from agent.checks.erasure import DisksForget, ways
 from agent.checks.escrow import EscrowReady
 from agent.checks.image import ImageFits, PayloadThere
 from agent.checks.machine import AbleMachine, RightMachine, StillValid
+from agent.checks.network import CardsThere, ReachesTang
 from agent.checks.report import ReportsListen
 from agent.checks.tang import BindingFits, TangReady
 from agent.checks.target import TargetWorks
@@ -249,6 +250,7 @@ def _always(plan: Plan, inventory: Inventory, now: datetime) -> Iterator[Check]:
     yield RightMachine(plan.machine, inventory)
     yield AbleMachine(inventory)
     yield StillValid(plan.expires, now)
+    yield CardsThere(plan.configure.network, inventory)
     yield ReportsListen()
     if plan.encryption is not None:
         if plan.encryption.unlock.tpm2:
@@ -283,6 +285,8 @@ def _of_both(
     yield ImageFits(manifest, layout, layout.disks[0].partition(Role.BOOT).size)
     yield TargetWorks(manifest, layout, plan.encryption)
     yield ConfigureFits(manifest, plan.configure)
+    if plan.encryption is not None and plan.encryption.unlock.tang:
+        yield ReachesTang(manifest, plan.configure.network)
 
 
 def _image(plan: Plan, machine: Machine) -> tuple[Described, Source] | Problem:

@@ -45,10 +45,12 @@ from agent.target import fips
 from agent.target.contents import Listed
 from agent.target.dracut import Dracut
 from agent.target.family import InitrdBuilder, initrd_builder
+from agent.target.host_network import BY_NETWORKD, host_network
 from agent.target.kernel_options import kernel_options
 from agent.target.kit import Kit, esp_sync
 from agent.target.kit.seal import kit as seal_kit
 from agent.target.needs import Needs
+from agent.target.networkd import links
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,14 @@ class Decided:
     def needs(self) -> Needs:
         encryption = self.plan.encryption
         needs = Needs.of(self.layout, encryption.unlock if encryption else None)
-        return replace(needs, fips=self.plan.configure.fips)
+        configure = self.plan.configure
+        needs = replace(needs, fips=configure.fips)
+        if not needs.tang:
+            return needs
+        tree = self.manifest.tree
+        chosen = host_network(Listed(tree)) if tree is not None else BY_NETWORKD
+        files = chosen.in_initrd(configure.network)
+        return replace(needs, links=links(configure.network), link_files=files)
 
     def options(self, machine_id: UUID) -> tuple[str, ...]:
         """Return the kernel command line of the installed system."""

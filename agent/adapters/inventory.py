@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from agent.adapters import command
@@ -86,11 +88,11 @@ class InventoryReader:
 
     def nics(self) -> tuple[Nic, ...]:
         """Return the cards: interfaces with a device behind them, so no bridges or tunnels."""
-        addresses = self._addresses()
+        links = self._links()
         cards = sorted(path.parent for path in (self.sys / "class/net").glob("*/device"))
-        return tuple(self._nic(card, addresses.get(card.name, ())) for card in cards)
+        return tuple(self._nic(card, links.get(card.name, {})) for card in cards)
 
-    def _nic(self, card: Path, addresses: tuple[str, ...]) -> Nic:
+    def _nic(self, card: Path, link: Mapping[str, Any]) -> Nic:
         def attribute(name: str) -> str | None:
             return self._read(f"class/net/{card.name}/{name}")
 
@@ -99,27 +101,25 @@ class InventoryReader:
         driver = card / "device/driver"
         return Nic(
             name=card.name,
-            mac=attribute("address") or "",
+            # A port of a bond shows the bond's; its own is what a plan names it by.
+            mac=link.get("permaddr") or attribute("address") or "",
             driver=driver.resolve().name if driver.exists() else None,
             carrier=attribute("carrier") == "1",
             speed=speed if speed > 0 else None,
-            addresses=addresses,
+            addresses=tuple(
+                f"{a['local']}/{a['prefixlen']}"
+                for a in link.get("addr_info", ())
+                if a.get("scope") == "global"
+            ),
         )
 
-    def _addresses(self) -> dict[str, tuple[str, ...]]:
+    def _links(self) -> dict[str, Mapping[str, Any]]:
         try:
             links = json.loads(self.run("ip", "-json", "address", "show"))
         except CommandError as error:
             log.warning("addresses are unknown: %s", error)
             return {}
-        return {
-            link["ifname"]: tuple(
-                f"{a['local']}/{a['prefixlen']}"
-                for a in link.get("addr_info", ())
-                if a.get("scope") == "global"
-            )
-            for link in links
-        }
+        return {link["ifname"]: link for link in links}
 
     def _read(self, path: str) -> str | None:
         try:

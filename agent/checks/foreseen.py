@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from agent.checks.machine import too_little_memory, too_old, wrong_firmware
+from agent.checks.network import absent
 from agent.errors import Problem
 from agent.inventory.foreman import FIRMWARE, MEMORY, TPM
 from agent.inventory.model import Inventory
@@ -23,6 +24,8 @@ def foreseen(plan: Plan, machine: Inventory, now: datetime) -> Iterator[Problem]
     if MEMORY not in machine.unknown:
         yield from too_little_memory(machine)
     yield from too_old(plan.expires, now)
+    if not machine.unknown:
+        yield from absent(plan.configure.network, machine)
     if plan.encryption is None or not plan.encryption.unlock.tpm2 or TPM in machine.unknown:
         return
     if machine.tpm is None:

@@ -23,7 +23,7 @@ _STEP = re.compile(r"([A-Za-z0-9_-]+)((?:\[\d+\])*)")
 NO_TEXT = frozenset(
     {
         "count", "fips", "grow", "on_different_controllers", "optional", "pcrs", "rotational",
-        "version",
+        "version", "vlan",
     }
 )  # fmt: skip
 """Keys of a plan whose value is true, false or a number; a cell of any other is text."""

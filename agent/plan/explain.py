@@ -159,6 +159,10 @@ def _message(detail: ErrorDetails, root: Node, top: type[Part]) -> str:
         part = part_at(top, location[:-1], root)
         field = part.model_fields.get(str(location[-1])) if part else None
         return f"is missing: {field.description}" if field and field.description else "is missing"
+    if kind in _BOUNDS:
+        word, limit = _BOUNDS[kind]
+        node = _node_at(root, location)
+        return f"must be {word} {context[limit]}, is {node.text if node else 'not'}"
     if kind == "too_short":
         return "is empty: give at least one"
     if kind == "too_long":
@@ -195,6 +199,7 @@ def _must_be(what: str) -> Callable[[Node], str]:
     return words
 
 
+_BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
 _WRONG_KIND: dict[str, Callable[[Node], str]] = {
     "string_type": _text,
     "bool_type": _must_be("true or false"),

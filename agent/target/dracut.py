@@ -50,6 +50,12 @@ class Dracut:
         """
         modules = " ".join(_modules(needs))
         text = f'hostonly="no"\nadd_dracutmodules+=" {modules} "\n'
+        if needs.links:
+            text += f'add_drivers+=" {" ".join(needs.link_modules)} "\n'
+        if needs.link_files:
+            # On the command line systemd-network-generator(8) takes the ports of a bond, and not
+            # its mode.
+            text += f'install_items+=" {" ".join(needs.link_files)} "\n'
         return (TargetFile.text(SETTINGS, text),)
 
     def path(self, version: str, os: OsRelease) -> str:
@@ -67,7 +73,10 @@ class Dracut:
         self, names: frozenset[str], builtin: frozenset[str], needs: Needs
     ) -> tuple[str, ...]:
         """Return what an initrd lacks, in words for a message."""
-        return missing(names, builtin, needs)
+        lacking = missing(names, builtin, needs)
+        if any(path.lstrip("/") not in names for path in needs.link_files):
+            lacking += (f"the network of the plan: {', '.join(needs.links)}",)
+        return lacking
 
     def kernel_options(self, layout: Layout) -> Iterator[str]:
         """Yield how / is found and what must be opened on the way."""

@@ -115,12 +115,14 @@ class InitramfsTools:
     ) -> tuple[str, ...]:
         """Return `ip=` as initramfs-tools(7) has it: one interface, IPv4.
 
-        The first that has a fixed address, else DHCP on the first that is named, else on all. Never
-        the short `ip=dhcp`: Clevis' script takes its only word for the name of an interface, waits
-        for that and asks no Tang server (clevis-initramfs, get_specified_device).
+        No bond and no VLAN, of which it makes none (`agent.checks.network`). The first that has a
+        fixed address, else DHCP on the first that is named, else on all. Never the short `ip=dhcp`:
+        Clevis' script takes its only word for the name of an interface, waits for that and asks no
+        Tang server (clevis-initramfs, get_specified_device).
         """
-        static = [one for one in network if any(a.version == 4 for a in one.addresses)]
-        for interface in (*static, *network):
+        plain = [one for one in network if one.link is None]
+        static = [one for one in plain if any(a.version == 4 for a in one.addresses)]
+        for interface in (*static, *plain):
             mac = interface.match.mac
             name = names.get(mac, "") if mac is not None else interface.match.name or ""
             address = next((a for a in interface.addresses if a.version == 4), None)

@@ -75,6 +75,7 @@ def _modules(needs: Needs) -> Iterator[str]:
         yield "raid1"
     if needs.encryption:
         yield "dm_crypt"
+    yield from needs.link_modules
 
 
 def _module(path: str) -> str | None:

@@ -6,9 +6,10 @@ dracut.cmdline(7) defines them; dracut's network modules and systemd-network-gen
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
-from agent.plan.network import Interface
+from agent.plan.network import Interface, Match
 
 _DHCP = {"yes": "dhcp", "ipv4": "dhcp", "ipv6": "dhcp6", "no": "none"}
 
@@ -20,16 +21,44 @@ def initrd_network(network: Sequence[Interface], names: Mapping[str, str]) -> tu
     MAC, `ifname=` gives it that name in the initrd, and it keeps it afterwards.
     """
     options = ["rd.neednet=1"]
-    for number, interface in enumerate(network):
-        mac = interface.match.mac
-        if mac is not None:
-            name = names.get(mac, f"net{number}")
-            options.append(f"ifname={name}:{mac}")
-            options += _of(interface, name)
+    named = _Names(names)
+    for interface in network:
+        if interface.bond is not None:
+            ports = [named.of(port, options) for port in interface.bond.ports]
+            settings = f"mode={interface.bond.mode},miimon=100"
+            carrier: str | None = interface.bond.name
+            _add(options, f"bond={carrier}:{','.join(map(str, ports))}:{settings}")
         else:
-            options += _of(interface, interface.match.name)
-        options += (f"nameserver={server}" for server in interface.dns)
+            carrier = named.of(interface.match, options)
+        if interface.vlan is not None:
+            _add(options, f"vlan={interface.link}:{carrier}")
+        options += _of(interface, interface.link or carrier)
+        for server in interface.dns:
+            _add(options, f"nameserver={server}")
     return tuple(options)
+
+
+@dataclass
+class _Names:
+    """What ports are called in the initrd; one that this machine has not shown is net0, net1."""
+
+    known: Mapping[str, str]
+    given: dict[str, str] = field(default_factory=dict)
+
+    def of(self, match: Match, options: list[str]) -> str | None:
+        """Return the name of a port; `ifname=` gives it that name where the plan has its MAC."""
+        if match.mac is None:
+            return match.name
+        name = self.known.get(match.mac) or self.given.get(match.mac)
+        if name is None:
+            name = self.given[match.mac] = f"net{len(self.given)}"
+        _add(options, f"ifname={name}:{match.mac}")
+        return name
+
+
+def _add(options: list[str], option: str) -> None:
+    if option not in options:
+        options.append(option)
 
 
 def _of(interface: Interface, name: str | None) -> Iterator[str]:

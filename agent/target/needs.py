@@ -26,6 +26,15 @@ class Needs:
     """Something that the running system opens, and not the initrd."""
     fips: bool = False
     """FIPS mode: the initrd checks the kernel."""
+    links: tuple[str, ...] = ()
+    """Names of the bonds and VLANs that the initrd brings up to reach Tang."""
+    link_files: tuple[str, ...] = ()
+    """Paths of what systemd-networkd makes them of, where it does."""
+
+    @property
+    def link_modules(self) -> tuple[str, ...]:
+        """The kernel modules of bonds and VLANs."""
+        return ("bonding", "8021q") if self.links else ()
 
     @classmethod
     def of(cls, layout: Layout, policy: Policy | None) -> Needs:

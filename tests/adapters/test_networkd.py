@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from agent.network.translate import translate
+from agent.plan.configure import Configure
+from agent.target.networkd import networkd
 
 NETWORKD = Path("/lib/systemd/systemd-networkd")
 COMPLAINT = re.compile(r"/run/systemd/network/.*(unknown|invalid|fail|ignor)", re.IGNORECASE)
@@ -87,6 +89,23 @@ def test_networkd_knows_every_line_of_ours(tmp_path: Path) -> None:
     said, complaints = said_of(tmp_path)
     assert complaints == []
     for made in ("bond0.0010", "bond0", "bond1", "br0"):
+        assert any(line.startswith(f"{made}: ") for line in said), said
+
+
+def test_networkd_knows_every_line_of_an_installed_system(tmp_path: Path) -> None:
+    bond = {"ports": [{"mac": "52:54:00:12:34:56"}, {"name": "eth1"}], "mode": "802.3ad"}
+    given = [
+        {"bond": bond, "vlan": 42, "addresses": ["192.0.2.7/24"], "gateway": "192.0.2.1"},
+        {"bond": bond, "vlan": 43, "dhcp": True},
+        {"match": {"name": "eth2"}, "dhcp": "ipv4", "dns": ["192.0.2.53"]},
+        {"match": {"name": "eth2"}, "vlan": 44, "dhcp": "ipv6"},
+    ]
+    for file in networkd(Configure.model_validate({"network": given}).network):
+        if file.path.suffix in {".network", ".netdev"}:
+            (tmp_path / file.path.name).write_bytes(file.content)
+    said, complaints = said_of(tmp_path)
+    assert complaints == []
+    for made in ("bond0", "vlan42", "vlan43", "vlan44"):
         assert any(line.startswith(f"{made}: ") for line in said), said
 
 

@@ -234,6 +234,10 @@ CASES = (
     planned("a token with a line break", "report[0].token", report=[
         {"type": "http", "url": "https://d.example.com", "token": "a\nX-Evil: 1"}]),
     planned("a finish that nobody knows", "did you mean reboot?", finish="rebot"),
+    planned("a bond without a port", "configure.network.bond.ports", "is empty", configure={
+        "network": {"bond": {"ports": []}, "dhcp": True}}),
+    planned("a VLAN that cannot be", "must be at most 4094, is 4095", configure={
+        "network": {"match": {"name": "eno1"}, "vlan": 4095, "dhcp": True}}),
     planned("a mode that YAML reads as octal", "write it in quotes", configure={"files": [
         {"path": "/etc/motd", "mode": 420, "content": "x"}]}),
     planned("a RAID10 of three", "raid10 needs 4 disks or more, count asks for 3", storage={
@@ -337,6 +341,9 @@ CASES = (
         "is built for s390x"),
     met("an image that cannot start in FIPS mode", lambda host: None, "has no dracut/fips",
         plan=order(configure={"fips": True})),
+    met("a network card that is not there", lambda host: None, "configure.network[0].match.mac",
+        "no card has 52:54:00:99:99:99; this machine has 52:54:00:12:34:56",
+        plan=order(configure={"network": {"match": {"mac": "52:54:00:99:99:99"}, "dhcp": True}})),
     met("a seed for an image without cloud-init", lambda host: None, "has no cloud-init",
         plan=order(configure={"cloud_init": {"user_data": "#cloud-config\n{}\n"}})),
     met("an image without a kernel", tree(lambda section: {"kernels": ()}), "has no kernel"),

@@ -270,7 +270,11 @@ def test_any_plan_on_any_machine_gives_a_layout_or_problems(
         found = lay_out(parse(plans.text_of(candidate)), inventory)
         if isinstance(found, list):
             assert found
-            assert all(problem.message and "\n" not in str(problem) for problem in found)
+            for problem in found:
+                first, *listed = str(problem).split("\n")
+                assert problem.message
+                assert first
+                assert all(line.startswith("  /dev/") for line in listed), "a line for each disk"
             continue
         assert isinstance(found, Layout)
         shown = json.loads(json.dumps(plain(found)))

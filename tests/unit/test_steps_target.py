@@ -234,6 +234,26 @@ def test_an_initrd_that_cannot_start_this_machine_is_built_anew(
     assert (root / f"boot/initrd.img-{KERNEL}").read_bytes() == newc(GENERIC)
 
 
+def test_an_initrd_without_the_bond_that_reaches_tang_is_built_anew_and_so_are_later_ones(
+    root: Path, bench: Bench
+) -> None:
+    modules = tuple(f"usr/lib/modules/{KERNEL}/{name}.ko.xz" for name in ("bonding", "8021q"))
+    bond = "etc/systemd/network/10-bedplate-bond0.netdev"
+    needs = replace(NEEDS, links=("bond0",), link_files=(f"/{bond}",))
+    with_initrd(root, (*GENERIC, *modules))
+    bench.target.programs["dracut"] = dracut((*GENERIC, *modules, bond))
+    evidence = BuildInitrd(root, needs).apply(bench.machine, bench.report)
+    assert "lacks the network of the plan: bond0" in str(evidence[KERNEL])
+    settings = (root / "etc/dracut.conf.d/90-bedplate.conf").read_text()
+    assert f'install_items+=" /{bond} "\n' in settings
+    assert 'add_drivers+=" bonding 8021q "\n' in settings
+    again = BuildInitrd(root, needs).apply(bench.machine, bench.report)
+    assert again[KERNEL] == {"initrd": f"/boot/initrd.img-{KERNEL}", "built": False}
+    with_initrd(root, (*GENERIC, bond))
+    third = BuildInitrd(root, needs).apply(bench.machine, bench.report)
+    assert "lacks module bonding, module 8021q" in str(third[KERNEL])
+
+
 def test_a_damaged_initrd_is_built_anew(root: Path, bench: Bench) -> None:
     (root / f"boot/initrd.img-{KERNEL}").write_bytes(gzip.compress(newc(GENERIC))[:-40])
     bench.target.programs["dracut"] = dracut(GENERIC)

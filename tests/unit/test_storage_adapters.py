@@ -410,3 +410,15 @@ def test_nics_are_cards_with_their_addresses(sysfs: Sysfs) -> None:
         "speed": None,
         "addresses": ("10.0.2.15/24",),
     }
+
+
+def test_a_port_of_a_bond_is_known_by_the_address_it_was_made_with(sysfs: Sysfs) -> None:
+    for name in ("eth0", "eth1"):
+        sysfs.write(f"class/net/{name}/address", "52:54:00:12:34:56\n")
+        (sysfs.sys / f"class/net/{name}/device").mkdir()
+
+    def ip(*argv: Argument, secret: Secret | None = None, timeout: float = 60) -> str:
+        return '[{"ifname": "eth0"}, {"ifname": "eth1", "permaddr": "52:54:00:12:34:57"}]'
+
+    nics = InventoryReader(sysfs.sys, sysfs.proc, ip).nics()
+    assert [nic.mac for nic in nics] == ["52:54:00:12:34:56", "52:54:00:12:34:57"]

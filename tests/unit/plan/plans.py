@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from agent.errors import PlanError
 from agent.plan.catalog import BUILT_IN
 from agent.plan.identity import PLACEHOLDER_SERIALS
+from agent.plan.network import MODES
 from agent.plan.parse import parse
 
 SSH_KEY = (
@@ -239,7 +240,29 @@ def encryptions(draw: st.DrawFn) -> dict[str, Any]:
     return section | draw(optional(fips=st.booleans()))
 
 
+CARDS = [{"mac": "52:54:00:12:34:56"}, {"mac": "52:54:00:12:34:57"}, {"name": "enp1s0"}]
+bonds = st.fixed_dictionaries(
+    {"ports": st.lists(st.sampled_from(CARDS), min_size=1, unique_by=str)},
+    optional={"mode": st.sampled_from(MODES), "name": st.just("uplink")},
+)
+
+
+def _on(carrier: dict[str, Any], vlans: list[int], itself: bool) -> list[dict[str, Any]]:
+    """Return VLANs on an interface or a bond, which may have an address too."""
+    found = [{**carrier, "vlan": vlan, "dhcp": True} for vlan in vlans]
+    return [*found, {**carrier, "dhcp": "ipv4"}] if itself or not found else found
+
+
 networks = st.one_of(
+    st.builds(
+        _on,
+        st.one_of(
+            bonds.map(lambda bond: {"bond": bond}),
+            st.sampled_from(CARDS).map(lambda card: {"match": card}),
+        ),
+        st.lists(st.integers(1, 4094), max_size=3, unique=True),
+        st.booleans(),
+    ),
     optional(dns=st.just(["192.0.2.53"])).flatmap(
         lambda more: st.sampled_from([True, "yes", "ipv4", "ipv6"]).map(
             lambda dhcp: {"dhcp": dhcp, **more}

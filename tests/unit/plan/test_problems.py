@@ -12,6 +12,7 @@ from agent.plan.parse import parse
 from tests.unit.plan.plans import SSH_KEY, certificate, encrypted, problems_of, small, text_of
 
 NOT_YET = "is not supported yet by this version"
+CARD = {"mac": "52:54:00:12:34:57"}
 BUILT = "https://foreman.example.com/unattended/built"
 SIZE = "its size; where it grows, what it has at least"
 EVERYTHING_WRONG = b"""\
@@ -519,12 +520,88 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
     # configure
     (small(configure={"timezone": "UTC"}), [f"configure.timezone: {NOT_YET}"]),
     (
+        small(configure={"network": {"dhcp": True, "mtu": 9000}}),
+        [f"configure.network.mtu: {NOT_YET}"],
+    ),
+    (
         small(configure={"network": {"dhcp": True, "vlan": 7}}),
-        [f"configure.network.vlan: {NOT_YET}"],
+        [
+            (
+                "configure.network.match: is missing: a VLAN belongs to one interface, "
+                "give its mac or name"
+            )
+        ],
+    ),
+    (
+        small(configure={"network": {"dhcp": True, "vlan": 4095, "match": CARD}}),
+        ["configure.network.vlan: must be at most 4094, is 4095"],
     ),
     (
         small(configure={"network": [{"dhcp": True, "bond": {}}]}),
-        [f"configure.network[0].bond: {NOT_YET}"],
+        ["configure.network[0].bond.ports: is missing: its interfaces, each by `mac` or `name`"],
+    ),
+    (
+        small(configure={"network": {"dhcp": True, "bond": {"ports": [{}, CARD, CARD]}}}),
+        [
+            "configure.network.bond.ports[0]: is empty: give its mac or name",
+            "configure.network.bond.ports[2]: is there twice",
+        ],
+    ),
+    (
+        small(configure={"network": {"dhcp": True, "bond": {"ports": [{"name": "bond0"}]}}}),
+        ["configure.network.bond.ports[0]: bond0 is what the bond itself is called"],
+    ),
+    (
+        small(configure={"network": {"dhcp": True, "bond": {"ports": [CARD], "mode": "lacp"}}}),
+        [
+            (
+                'configure.network.bond.mode: "lacp" is not one of active-backup, 802.3ad, '
+                "balance-rr, balance-xor, broadcast, balance-tlb, balance-alb"
+            )
+        ],
+    ),
+    (
+        small(configure={"network": {"dhcp": True, "match": CARD, "bond": {"ports": [CARD]}}}),
+        ["configure.network.match: there is a bond too: one of them says which interface is meant"],
+    ),
+    (
+        small(
+            configure={
+                "network": [
+                    {"dhcp": True, "bond": {"ports": [CARD]}},
+                    {"dhcp": True, "bond": {"ports": [CARD]}},
+                    {"dhcp": True, "bond": {"ports": [{"name": "eth1"}]}},
+                    {"dhcp": True, "match": CARD},
+                ]
+            }
+        ),
+        [
+            (
+                "configure.network[0].bond.ports[0]: is in use by another entry: a port has no "
+                "addresses of its own"
+            ),
+            "configure.network[1].bond: is the same as that of an interface before it",
+            (
+                "configure.network[1].bond.ports[0]: is in use by another entry: a port has no "
+                "addresses of its own"
+            ),
+            "configure.network[2].bond.name: bond0 is another bond before: name it otherwise",
+        ],
+    ),
+    (
+        small(
+            configure={
+                "network": [
+                    {"dhcp": True, "vlan": 5, "match": CARD},
+                    {"dhcp": True, "vlan": 5, "match": {"name": "eth1"}},
+                    {"dhcp": True, "bond": {"name": "vlan5", "ports": [{"name": "eth2"}]}},
+                ]
+            }
+        ),
+        [
+            "configure.network[1].vlan: 5 is there twice",
+            "configure.network[2].bond.name: vlan5 is the name of a VLAN: take another",
+        ],
     ),
     (small(configure={"network": []}), ["configure.network: is empty: give at least one"]),
     (

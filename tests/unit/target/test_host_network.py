@@ -91,3 +91,49 @@ def test_each_family_is_asked_for_as_the_plan_says(dhcp: str, four: str, six: st
 def test_nobody_but_root_may_read_a_connection() -> None:
     """NetworkManager passes over a file that is open to others."""
     assert [file.mode for file in made([{"match": {"mac": MAC}, "dhcp": True}])] == [0o600]
+
+
+BOND = {"ports": [{"mac": MAC}, {"name": "eth1"}], "mode": "802.3ad"}
+
+
+def connections(given: object) -> dict[str, dict[str, dict[str, str]]]:
+    found = {}
+    for file in made(given):
+        parser = configparser.ConfigParser(delimiters="=")
+        parser.read_string(file.content.decode())
+        found[file.path.stem] = {name: dict(parser[name]) for name in parser.sections()}
+    return found
+
+
+def test_a_bond_is_a_connection_with_one_for_each_port() -> None:
+    said = connections({"bond": BOND, "dhcp": "ipv4"})
+    bond = said.pop("bedplate-0")
+    assert (bond["connection"]["type"], bond["connection"]["interface-name"]) == ("bond", "bond0")
+    assert bond["bond"] == {"mode": "802.3ad", "miimon": "100"}
+    assert bond["ethernet"] == {"cloned-mac-address": MAC}
+    assert bond["ipv4"]["method"] == "auto"
+    one, two = said.values()
+    assert one["ethernet"] == {"mac-address": MAC}
+    assert two["connection"]["interface-name"] == "eth1"
+    for port in (one, two):
+        assert port["connection"]["master"] == "bond0"
+        assert port["connection"]["slave-type"] == "bond"
+        assert "ipv4" not in port
+
+
+def test_vlans_lie_on_a_bond_or_on_the_card_of_a_mac() -> None:
+    said = connections(
+        [
+            {"bond": BOND, "vlan": 42, "dhcp": True},
+            {"bond": BOND, "vlan": 43, "dhcp": True},
+            {"match": {"mac": "52:54:00:12:34:58"}, "vlan": 44, "addresses": ["192.0.2.7/24"]},
+        ]
+    )
+    assert said["bedplate-0"]["vlan"] == {"id": "42", "parent": "bond0"}
+    assert said["bedplate-1"]["connection"]["interface-name"] == "vlan43"
+    assert said["bedplate-2"]["vlan"] == {"id": "44"}
+    assert said["bedplate-2"]["ethernet"] == {"mac-address": "52:54:00:12:34:58"}
+    for carrier in ("bedplate-0-carrier", "bedplate-2-carrier"):
+        assert said[carrier]["ipv4"] == said[carrier]["ipv6"] == {"method": "disabled"}
+    assert len(said) == 7
+    assert len({one["connection"]["id"] for one in said.values()}) == 7

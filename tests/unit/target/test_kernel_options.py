@@ -119,3 +119,89 @@ def test_an_unused_port_does_not_fail_the_boot() -> None:
     drop_in = files["/etc/systemd/system/systemd-networkd-wait-online.service.d/10-bedplate.conf"]
     assert drop_in.endswith("systemd-networkd-wait-online --any\n")
     assert "\nExecStart=\nExecStart=" in drop_in
+
+
+TWO = [{"mac": "52:54:00:12:34:56"}, {"mac": "52:54:00:12:34:57"}]
+BOND = {"ports": TWO, "mode": "802.3ad"}
+TRUNK = [
+    {"bond": BOND, "vlan": 42, "addresses": ["192.0.2.7/24"], "gateway": "192.0.2.1"},
+    {"bond": BOND, "vlan": 43, "dhcp": True},
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (
+            TRUNK,
+            [
+                "ifname=enp1s0:52:54:00:12:34:56",
+                "ifname=net0:52:54:00:12:34:57",
+                "bond=bond0:enp1s0,net0:mode=802.3ad,miimon=100",
+                "vlan=vlan42:bond0",
+                "ip=192.0.2.7::192.0.2.1:255.255.255.0::vlan42:none",
+                "vlan=vlan43:bond0",
+                "ip=vlan43:dhcp",
+            ],
+        ),
+        (
+            {"bond": {"name": "uplink", "ports": [{"name": "eno1"}]}, "dhcp": "ipv4"},
+            ["bond=uplink:eno1:mode=active-backup,miimon=100", "ip=uplink:dhcp"],
+        ),
+        (
+            [
+                {"match": {"name": "eno1"}, "vlan": 7, "dhcp": True},
+                {"match": {"name": "eno1"}, "addresses": ["192.0.2.7/24"]},
+            ],
+            ["vlan=vlan7:eno1", "ip=vlan7:dhcp", "ip=192.0.2.7:::255.255.255.0::eno1:none"],
+        ),
+    ],
+)
+def test_bonds_and_vlans_are_made_before_they_have_addresses(given: Any, wanted: list[str]) -> None:
+    assert list(initrd_network(network(given), NAMES)) == ["rd.neednet=1", *wanted]
+
+
+def written(given: Any) -> dict[str, str]:
+    start = "/etc/systemd/network/10-bedplate-"
+    files = {str(file.path): file.content.decode() for file in networkd(network(given))}
+    return {path.removeprefix(start): text for path, text in files.items() if start in path}
+
+
+def test_a_bond_has_its_mode_its_ports_and_the_address_of_the_first() -> None:
+    files = written({"bond": BOND, "dhcp": "ipv4"})
+    assert files == {
+        "0.network": (
+            "[Match]\nName=bond0\n\n[Network]\nDHCP=ipv4\n\n[DHCPv4]\nClientIdentifier=mac\n"
+        ),
+        "bond0.netdev": (
+            "[NetDev]\nName=bond0\nKind=bond\nMACAddress=52:54:00:12:34:56\n\n"
+            "[Bond]\nMode=802.3ad\nMIIMonitorSec=100ms\n"
+        ),
+        "bond0-port0.network": (
+            "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n\n[Network]\nBond=bond0\n"
+        ),
+        "bond0-port1.network": (
+            "[Match]\nPermanentMACAddress=52:54:00:12:34:57\n\n[Network]\nBond=bond0\n"
+        ),
+    }
+
+
+def test_what_only_carries_vlans_is_up_and_has_no_address() -> None:
+    files = written(TRUNK)
+    assert files["0-carrier.network"] == (
+        "[Match]\nName=bond0\n\n"
+        "[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nVLAN=vlan42\nVLAN=vlan43\n"
+    )
+    assert files["vlan42.netdev"] == "[NetDev]\nName=vlan42\nKind=vlan\n\n[VLAN]\nId=42\n"
+    assert files["0.network"].startswith("[Match]\nName=vlan42\n\n[Network]\nDHCP=no\n")
+    assert files["1.network"].startswith("[Match]\nName=vlan43\n\n[Network]\nDHCP=yes\n")
+    assert len(files) == 8
+
+
+def test_a_card_with_an_address_of_its_own_can_carry_vlans_too() -> None:
+    card = {"match": {"mac": "52:54:00:12:34:56"}}
+    files = written([{**card, "vlan": 7, "dhcp": True}, {**card, "addresses": ["192.0.2.7/24"]}])
+    assert files["1.network"].startswith(
+        "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n\n[Network]\nVLAN=vlan7\nDHCP=no\n"
+    )
+    assert sorted(files) == ["0.network", "1.network", "vlan7.netdev"]
