@@ -14,8 +14,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from tenacity import Retrying, retry_if_exception_type
-
 from agent.errors import ImageError
 from agent.payload.client import Client, Filling
 from agent.payload.decode import Decoder
@@ -119,13 +117,6 @@ class Courier:
             earliest_end = time.monotonic() + nap(_) + self._options.stall
             return self._stopped.is_set() or earliest_end >= errand.until
 
-        retrying = Retrying(
-            retry=retry_if_exception_type(Trouble),
-            wait=nap,
-            stop=too_late,
-            sleep=sleep,
-            reraise=True,
-        )
         try:
             try:  # which is nearly always all, and then costs no more than it must
                 self._try(errand)
@@ -133,6 +124,16 @@ class Courier:
                 if too_late(None):
                     raise
                 sleep(nap(None))
+                # Here and not above: hardly any machine needs it.
+                from tenacity import Retrying, retry_if_exception_type
+
+                retrying = Retrying(
+                    retry=retry_if_exception_type(Trouble),
+                    wait=nap,
+                    stop=too_late,
+                    sleep=sleep,
+                    reraise=True,
+                )
                 retrying(self._try, errand)
         except NoMirrorError:
             raise ImageError(self._failure(errand, "no mirror has it")) from None

@@ -22,11 +22,12 @@ from agent.payload.room import Room
 
 MEMORY = 24 << 20
 """Bytes of image under way: with large chunks there are fewer threads."""
-FRAMES = 11 << 17
+FRAMES = 1 << 20
 """Bytes of frames under way for each thread; those that did not compress have to queue."""
 
-SPARE = 2
-"""Threads without a buffer: they wait for the network, or have a frame ready for the next."""
+SPARE = 1
+"""Threads without a buffer: they wait for the network, or have a frame ready for the next. Of those
+with one some wait for the device, and a core that nobody decodes on is idle then."""
 
 Use = Callable[[int, memoryview], None]
 """Called with a chunk's number and its bytes, in the thread that brought it."""

@@ -6,6 +6,8 @@ end on the way, see `agent.payload.gpt`.
 
 from __future__ import annotations
 
+import mmap
+
 from agent.errors import ImageError, StepError
 from agent.payload import gpt
 from agent.payload.direct import ALIGNMENT, Device, pages
@@ -52,6 +54,7 @@ class Ends:
         if self._stamp is not None:
             self._put(place(self._device.size), UNDER_WAY.ljust(MIB, b"\0"))
         self._device.flush()
+        self._maps[-1].madvise(mmap.MADV_DONTNEED)  # not needed again before all else is written
 
     def wipe(self) -> None:
         """Make both ends of the device zero, and have that on it."""

@@ -16,8 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
-from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
-
 from agent.errors import ImageError
 from agent.payload.client import PIECE, Client, origin, refusal
 from agent.payload.courier import Courier
@@ -79,14 +77,8 @@ def get_manifest(
     """
     options = options or FetchOptions()
     search = _Search(urls, trusted, options)
-    retrying = Retrying(
-        retry=retry_if_exception_type(_NowhereError),
-        wait=wait_random_exponential(multiplier=0.5, max=15),
-        stop=stop_before_delay(max(0.0, options.patience - options.stall)),
-        reraise=True,
-    )
     try:
-        url, document, key = retrying(search.round)
+        url, document, key = _found(search, options)
     except _NowhereError:
         raise ImageError(search.failure()) from None
     finally:
@@ -100,6 +92,36 @@ def get_manifest(
         origins=_origins(urls, options.registry),
         access=Access(options.token, options.proxies),
     )
+
+
+def _found(search: _Search, options: FetchOptions) -> tuple[str, bytes, PublicKey]:
+    """Go round the mirrors, again and again while one may recover."""
+    began = time.monotonic()
+    try:
+        return search.round()
+    except _NowhereError as error:
+        failed = [error]
+    # Here and not above: hardly any machine needs it.
+    from tenacity import (
+        Retrying,
+        retry_if_exception_type,
+        stop_before_delay,
+        wait_random_exponential,
+    )
+
+    def again() -> tuple[str, bytes, PublicKey]:
+        if failed:  # the first try was that above
+            raise failed.pop()
+        return search.round()
+
+    patience = options.patience - options.stall - (time.monotonic() - began)
+    retrying = Retrying(
+        retry=retry_if_exception_type(_NowhereError),
+        wait=wait_random_exponential(multiplier=0.5, max=15),
+        stop=stop_before_delay(max(0.0, patience)),
+        reraise=True,
+    )
+    return retrying(again)
 
 
 def get_unverified(url: str, options: FetchOptions) -> tuple[Manifest, Source]:

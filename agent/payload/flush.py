@@ -17,11 +17,11 @@ from pathlib import Path
 
 from agent.errors import ImageError
 
-PERIOD = 1.0
-"""Seconds between two flushes, at least. A fifth less time in all than one flush at the end."""
-REST = 3.0
-"""Times as long as the last flush took, at least: a file system that is being flushed makes those
-wait who write to it, and on a busy machine flushes without a rest cost half the speed."""
+PERIOD = 0.1
+"""Seconds between two flushes, at least."""
+REST = 0.1
+"""Times as long as the last flush took, at least. Long rests leave so much for the end that it is
+written for seconds while nothing is unpacked any more."""
 _ROOM = 64 << 10
 
 

@@ -31,13 +31,15 @@ PIECE = 1 << 20
 WAITING = 3
 """Pieces that may wait for each extractor, so that a large file for one does not starve the rest.
 """
-HELD = 3
-"""Lent chunks that an extractor may hold: one that waits, one it is fed with, and what is in its
+HELD = 4
+"""Lent chunks that an extractor may hold: two that wait, one it is fed with, and what is in its
 pipe of the one before."""
 LENT_FROM = 256 << 10
 """Bytes of a chunk from which it is worth waiting for until its pages have been read."""
 PATIENCE = 600.0
 """Seconds in which a program must read something; disks in trouble retry for minutes."""
+NOTHING = bytes(1024)
+"""The archive without a member: two zero blocks."""
 _LOOK = 0.2
 _DRAINS = 0.002
 """Seconds after which it is looked again whether a pipe was read to its end, which no call tells.
@@ -126,7 +128,7 @@ def feed(
 class Shards:
     """Extractors, fed by `put`. A context: they end when it is left normally, and are killed else.
 
-    `open` starts one, as soon as there is something for it, and yields its stdin. What it raises on
+    `open` starts one, at once, and yields its stdin. What it raises on
     leaving is raised here, the first failure of all before any other, and stops the others. Chunks
     are lent if there is `back`, which takes each of them back from a thread of its own.
     """
@@ -217,10 +219,10 @@ class Shards:
 
     def _guarded(self, lane: _Lane) -> None:
         try:
-            view = self._next(lane)
-            if view is None:  # tar calls it an error to get nothing at all
-                return
             with self._open() as pipe:
+                view = self._next(lane)
+                if view is None:  # tar calls it an error to get nothing at all
+                    feed(pipe, NOTHING, self._patience, self._stopped)
                 spliced = Spliced(pipe.fileno())
                 while view is not None:
                     lent = self._back is not None and len(view) >= LENT_FROM

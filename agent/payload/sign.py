@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
 from agent.errors import ImageError, PlanError, Problem
 
 SIGNATURE_SIZE = 64
+_DER = bytes.fromhex("302a300506032b6570032100")
+"""What comes before the 32 bytes of a public key in DER (RFC 8410, section 10.1)."""
 _PUBLIC = re.compile(rb"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
 
 
@@ -43,12 +39,12 @@ class PublicKey:
 
     @classmethod
     def of(cls, key: Ed25519PublicKey) -> PublicKey:
-        der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return cls(sha256(der).hexdigest()[:16], key)
+        return cls(sha256(_DER + key.public_bytes_raw()).hexdigest()[:16], key)
 
     @property
     def pem(self) -> bytes:
-        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        body = b64encode(_DER + self.key.public_bytes_raw())
+        return b"-----BEGIN PUBLIC KEY-----\n" + body + b"\n-----END PUBLIC KEY-----\n"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and self.pem == other.pem
@@ -80,6 +76,8 @@ def keygen(private: Path, public: Path) -> PublicKey:
 
     Raises `PlanError` when either file exists: a lost key is worse than a second attempt.
     """
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     key = Ed25519PrivateKey.generate()
     there = [path for path in (private, public) if path.exists() or path.is_symlink()]
     if there:
@@ -93,6 +91,8 @@ def keygen(private: Path, public: Path) -> PublicKey:
 
 def load_signing_key(path: Path) -> SigningKey:
     """Read a private key; raise `PlanError` unless it is an Ed25519 key without passphrase."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -115,7 +115,7 @@ def load_public_keys(pem: bytes, where: str) -> tuple[PublicKey, ...]:
     keys = []
     for block in _PUBLIC.findall(pem):
         try:
-            key = load_pem_public_key(block)
+            key = _public_key(block)
         except (ValueError, UnsupportedAlgorithm):
             raise PlanError([Problem(where, "holds a public key that cannot be read")]) from None
         if not isinstance(key, Ed25519PublicKey):
@@ -124,6 +124,21 @@ def load_public_keys(pem: bytes, where: str) -> tuple[PublicKey, ...]:
     if not keys:
         raise PlanError([Problem(where, "holds no public key in PEM")])
     return tuple(dict.fromkeys(keys))
+
+
+def _public_key(pem: bytes) -> object:
+    """Read what `keygen` and openssl write for Ed25519 by itself, anything else with the library.
+
+    That reads many formats, and to load what it needs for them (OpenSSH's and so its ciphers) takes
+    longer than to verify a manifest, and 3 MB.
+    """
+    with suppress(ValueError):
+        der = b64decode(b"".join(pem.split(b"\n")[1:-1]), validate=True)
+        if der.startswith(_DER) and len(der) == len(_DER) + 32:
+            return Ed25519PublicKey.from_public_bytes(der[len(_DER) :])
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    return load_pem_public_key(pem)
 
 
 def load_trusted(paths: Iterable[Path]) -> tuple[PublicKey, ...]:

@@ -1,7 +1,7 @@
 """The raw image, in order, verified, in bounded memory: many connections behind one iterator.
 
 Each connection's thread receives, hashes and decodes a chunk of its own into a buffer of its own
-(all three release the interpreter lock); the caller gets them in order. At most two chunks more
+(all three release the interpreter lock); the caller gets them in order. At most three chunks more
 than there are connections are under way or waiting, so memory does not grow with the image.
 """
 
@@ -27,8 +27,9 @@ from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors, NoRangesError
 from agent.payload.options import FetchOptions
 
-AHEAD = 2
-"""Chunks that may wait for the caller, so that no connection idles while one is late."""
+AHEAD = 3
+"""Chunks that may wait for the caller, so that no connection idles while one is late, or while a
+large file keeps one program busy that the caller feeds."""
 QUEUE = 1024
 """Chunks looked at ahead of the caller; zero ones take no buffer."""
 MEMORY = 64 << 20

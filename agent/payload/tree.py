@@ -98,12 +98,14 @@ def extract(
     fed = _Fed(size or 0, progress)
     with flushed(root) as flusher:
         try:
-            if cuts is not None:
-                with Shards(start, cuts.lanes, back=back) as shards:
-                    _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
-                fed.note(shards.fed)
-                flusher.soon()
-            _unpack_rest(stream, start() if cuts is None else start(DELAY), fed, back)
+            # All are started first: what that takes is over when the first chunk has come.
+            with start() if cuts is None else start(DELAY) as pipe:
+                if cuts is not None:
+                    with Shards(start, cuts.lanes, back=back) as shards:
+                        _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
+                    fed.note(shards.fed)
+                    flusher.soon()
+                _unpack_rest(stream, pipe, fed, back)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in flusher.mounts if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"
@@ -155,17 +157,16 @@ def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, shards: Shards, fed: _Fe
 
 def _unpack_rest(
     stream: Iterator[Chunk],
-    program: AbstractContextManager[IO[bytes]],
+    pipe: IO[bytes],
     fed: _Fed,
     back: Back | None,
 ) -> None:
-    with program as pipe:
-        for chunk in stream:
-            count = len(chunk)
-            feed(pipe, chunk)
-            if back is not None and isinstance(chunk, memoryview):
-                back(chunk)
-            fed.note(fed.count + count)
+    for chunk in stream:
+        count = len(chunk)
+        feed(pipe, chunk)
+        if back is not None and isinstance(chunk, memoryview):
+            back(chunk)
+        fed.note(fed.count + count)
 
 
 def _attributes(root: Path, cuts: Cuts | None) -> Iterable[Attribute]:

@@ -27,7 +27,7 @@ from tests.adapters.test_payload_shards import nothing_left as nothing_left
 from tests.adapters.test_payload_shards import root as root
 from tests.adapters.test_payload_tree import gnu_tar
 from tests.adapters.test_payload_tree import original as original  # a fixture
-from tests.adapters.trees import snapshot, walk
+from tests.adapters.trees import snapshot
 from tests.unit.payload.images import member, tar_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="lays files of all owners: needs root")
@@ -82,7 +82,7 @@ def contents(root: Path) -> dict[str, bytes]:
 def test_everything_comes_back_when_a_tar_fails(root: Path, nothing_left: None) -> None:
     cut = tail_last(plain(400, 20_000), chunk=60_000)
     lender = Lender(cut, 8)
-    port = Replaced({0: "head -c 100000 >/dev/null; echo broken >&2; exit 3", 1: "exec sleep 60"})
+    port = Replaced({1: "head -c 100000 >/dev/null; echo broken >&2; exit 3", 2: "exec sleep 60"})
     with pytest.raises(ImageError, match="tar exited with status 3"):
         extract(lender.chunks(), root, port, size=cut.size, cuts=cut.cuts, back=lender.back)
     assert lender.out == 0
@@ -166,28 +166,27 @@ def test_with_all_that_it_has_an_archive_arrives_as_from_one_tar(
 # --- directories from the tail ---
 
 
-def test_directories_are_made_from_the_tail_before_any_tar_starts(root: Path) -> None:
+def test_directories_are_made_from_the_tail_before_any_tar_reads(
+    root: Path, tmp_path: Path
+) -> None:
     deep = "d" * 90 + "/" + "e" * 90
     folders = [(member(name, type=b"5"), b"") for name in (".", "./a", "a/b/", deep[:90], deep)]
     files = [(member(name), b"") for name in ("a/b/x", "a/y", f"{deep}/z", "w")]
     cut = tail_last(tar_of([*folders, *files]), chunk=600)
-    found = list[set[str]]()
+    looking = 'head -c 512 >/dev/null; cd "$1" && find . -type d >"$2/$$"; exec cat >/dev/null'
 
-    class Looking(Noted):
-        def __call__(
-            self,
-            *argv: str | os.PathLike[str],
-            pipe_size: int = 1 << 20,
-            patience: float | None = None,
-        ) -> AbstractContextManager[IO[bytes]]:
-            found.append({str(path.relative_to(root)) for path in walk(root)})
-            return super().__call__(*argv, pipe_size=pipe_size, patience=patience)
+    def instead(
+        *argv: str | os.PathLike[str], pipe_size: int = 1 << 20, patience: float | None = None
+    ) -> AbstractContextManager[IO[bytes]]:
+        argv = ("sh", "-c", looking, "sh", root, tmp_path)
+        return feeding(*argv, pipe_size=pipe_size, patience=patience)
 
     cuts = replace(cut.cuts, ahead=lambda: cut.chunks[cut.cuts.tail :])
-    extract(iter(cut.chunks), root, Looking(), size=cut.size, cuts=cuts)
-    assert {"a", "a/b", deep[:90], deep} <= found[0]
-    assert (root / deep / "z").exists()
-    assert (root / "a/b/x").exists()
+    extract(iter(cut.chunks), root, instead, size=cut.size, cuts=cuts)
+    found = [{*file.read_text().splitlines()} for file in tmp_path.iterdir()]
+    assert len(found) == cuts.lanes + 1
+    for directories in found:
+        assert {"./a", "./a/b", f"./{deep[:90]}", f"./{deep}"} <= directories
 
 
 @pytest.mark.parametrize("name", ["../outside/new", "/new", "a/../../outside/new"])
