@@ -46,6 +46,8 @@ class Preview:
     steps: tuple[tuple[str, str], ...]
     refused: tuple[Problem, ...] = ()
     """What the checks on the machine will refuse for certain."""
+    overlays: tuple[Described | str, ...] = ()
+    """What was found of each of the plan's overlays, or why nothing was."""
 
     @property
     def chosen(self) -> tuple[Verdict, ...]:
@@ -93,18 +95,12 @@ class Preview:
         yield f"then: {self.plan.finish}"
 
     def _image(self) -> Iterator[str]:
-        if isinstance(self.image, str):
-            yield f"image: how much there is to fetch is not known: {self.image}"
-        else:
-            image = self.image
-            fetched = f"{gib(image.payload.size)} to fetch, {gib(image.size)} unpacked"
-            yield f"image {image.name}  {fetched}"
-        for number, url in enumerate(self.sources):
-            yield f"  {'mirror' if number else 'from'} {url}"
+        yield from _told("image", self.image, self.sources)
+        for wanted, found in zip(self.plan.overlays, self.overlays, strict=True):
+            yield from _told("overlay", found, wanted.manifest)
 
     def plain(self) -> dict[str, Any]:
         """Return the preview as JSON-able data; sizes are bytes, what is not known is null."""
-        image = None if isinstance(self.image, str) else self.image
         encryption = self.plan.encryption
         return {
             "plan": str(self.plan.id),
@@ -129,12 +125,11 @@ class Preview:
                 "words": list(unlock_in_words(encryption)),
             },
             "sources": list(self.sources),
-            "fetch": {
-                "image": image and image.name,
-                "bytes": image and image.payload.size,
-                "unpacked": image and image.size,
-                "unknown": self.image if image is None else None,
-            },
+            "fetch": _fetch(self.image),
+            "overlays": [
+                {"sources": list(wanted.manifest), "fetch": _fetch(found)}
+                for wanted, found in zip(self.plan.overlays, self.overlays, strict=True)
+            ],
             "steps": [{"name": name, "title": title} for name, title in self.steps],
             "deviations": list(self.layout.deviations),
             "left_open": [
@@ -144,6 +139,26 @@ class Preview:
             "refused": [{"where": one.where, "message": one.message} for one in self.refused],
             "finish": self.plan.finish,
         }
+
+
+def _told(what: str, found: Described | str, sources: Sequence[str]) -> Iterator[str]:
+    if isinstance(found, str):
+        yield f"{what}: how much there is to fetch is not known: {found}"
+    else:
+        fetched = f"{gib(found.payload.size)} to fetch, {gib(found.size)} unpacked"
+        yield f"{what} {found.name}  {fetched}"
+    for number, url in enumerate(sources):
+        yield f"  {'mirror' if number else 'from'} {url}"
+
+
+def _fetch(found: Described | str) -> dict[str, Any]:
+    image = None if isinstance(found, str) else found
+    return {
+        "image": image and image.name,
+        "bytes": image and image.payload.size,
+        "unpacked": image and image.size,
+        "unknown": found if image is None else None,
+    }
 
 
 @dataclass(frozen=True)
@@ -159,18 +174,28 @@ class Unread:
     tree: Tree | None = None
 
 
+NOWHERE = Source("", "", "", (), frozenset())
+
+
 def preview(
     plan: Plan,
     machine: Inventory,
     layout: Layout | Whole,
     image: Described | str,
+    *,
     refused: Sequence[Problem] = (),
+    overlays: Sequence[Described | str] = (),
 ) -> Preview:
-    """Return the preview of a layout; `image` is its manifest, or why that was not read."""
-    steps = tuple((step.name, step.describe()) for step in _steps(plan, machine, layout, image))
-    if isinstance(image, str):
-        told = f"Write the image of {(*plan.image.manifest, plan.image.oci)[0]}"
-        steps = tuple((name, told if name == "write-image" else title) for name, title in steps)
+    """Return the preview of a layout; `image` is its manifest, or why that was not read.
+
+    So are `overlays`, one for each of the plan's.
+    """
+    found = (*overlays, *("it was not asked",) * (len(plan.overlays) - len(overlays)))
+    unread = dict(_unread(plan, image, found))
+    steps = tuple(
+        (step.name, unread.get(step.name, "") or step.describe())
+        for step in _steps(plan, machine, layout, image, found)
+    )
     if isinstance(layout, Whole):
         steps += (
             ("flash-image", f"Write the image to {layout.device} and read it back"),
@@ -181,19 +206,42 @@ def preview(
         way = plan.disks.secure_erase
         erase = "by the first way that it has" if way == "auto" else f"by {way}"
         steps = (("secure-erase", f"Have each disk forget everything, {erase}"), *steps)
-    return Preview(plan, machine, layout, image, steps, tuple(refused))
+    return Preview(plan, machine, layout, image, steps, tuple(refused), found)
+
+
+def _unread(
+    plan: Plan, image: Described | str, overlays: Sequence[Described | str]
+) -> Iterator[tuple[str, str]]:
+    """Yield what the steps are called that write what was not read: by its address."""
+    if isinstance(image, str):
+        yield "write-image", f"Write the image of {(*plan.image.manifest, plan.image.oci)[0]}"
+    for number, (wanted, found) in enumerate(zip(plan.overlays, overlays, strict=True), start=1):
+        if isinstance(found, str):
+            yield f"write-overlay-{number}", f"Lay the image of {wanted.manifest[0]} over it"
 
 
 def of_steps(
-    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described, steps: Sequence[Step]
+    plan: Plan,
+    machine: Inventory,
+    layout: Layout | Whole,
+    images: Sequence[Described],
+    steps: Sequence[Step],
 ) -> Preview:
-    """Return the preview of an order that was decided, with its own steps."""
+    """Return the preview of an order that was decided, with its own steps.
+
+    `images` are the image and its overlays.
+    """
     told = tuple((step.name, step.describe()) for step in steps)
-    return Preview(plan, machine, layout, image, told)
+    image, *overlays = images
+    return Preview(plan, machine, layout, image, told, overlays=tuple(overlays))
 
 
 def _steps(
-    plan: Plan, machine: Inventory, layout: Layout | Whole, image: Described | str
+    plan: Plan,
+    machine: Inventory,
+    layout: Layout | Whole,
+    image: Described | str,
+    overlays: Sequence[Described | str],
 ) -> Iterator[Step]:
     if isinstance(layout, Whole):
         yield ClearDisks(tuple(laid.disk for laid in layout.disks))
@@ -206,8 +254,12 @@ def _steps(
         Decided(
             plan=plan,
             inventory=machine,
-            manifest=Unread(image) if isinstance(image, str) else image,
-            source=Source("", "", "", (), frozenset()),
+            manifest=Unread("the image") if isinstance(image, str) else image,
+            source=NOWHERE,
+            overlays=tuple(
+                (Unread("the overlay") if isinstance(one, str) else one, NOWHERE)
+                for one in overlays
+            ),
             layout=layout,
             advertisements=tuple(Advertisement(one.url, "", "{}") for one in servers),
             now=datetime(1970, 1, 1, tzinfo=UTC),

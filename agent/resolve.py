@@ -21,6 +21,7 @@ from agent.checks.escrow import EscrowReady
 from agent.checks.image import ImageFits, PayloadThere
 from agent.checks.machine import AbleMachine, RightMachine, StillValid
 from agent.checks.network import CardsThere, ReachesTang
+from agent.checks.overlay import OverlayFits
 from agent.checks.report import ReportsListen
 from agent.checks.tang import BindingFits, TangReady
 from agent.checks.target import TargetWorks
@@ -40,6 +41,7 @@ from agent.machine import Machine, Progress
 from agent.payload import gpt
 from agent.payload.described import Described
 from agent.payload.fetch import Source
+from agent.payload.layered import layered
 from agent.payload.manifest import Manifest
 from agent.payload.options import Access
 from agent.pin import verified
@@ -62,6 +64,8 @@ class Order:
     steps: tuple[Step, ...]
     esps: tuple[UUID, ...]
     """PARTUUIDs of the ESPs that will boot it."""
+    overlays: tuple[Described, ...] = ()
+    """What is laid over the image."""
 
     def summary(self) -> dict[str, Any]:
         """Return what is about to happen, for the event of the check phase."""
@@ -79,11 +83,8 @@ class Order:
         return {
             "hostname": self.plan.hostname,
             "machine": self.inventory.name,
-            "image": {
-                "name": self.manifest.name,
-                "sha256": self.manifest.sha256,
-                "size": self.manifest.size,
-            },
+            "image": _of(self.manifest),
+            "overlays": [_of(overlay) for overlay in self.overlays],
             "preset": self._preset(),
             "picture": list(tree(self.layout)),
             "layout": plain(self.layout),
@@ -94,6 +95,10 @@ class Order:
         preset = self.plan.storage.preset
         left_open = [f"{', '.join(one.rules)}: {one.why}" for one in preset.unmet]
         return {"name": preset.name, "benchmark": preset.benchmark, "left_open": left_open}
+
+
+def _of(image: Described) -> dict[str, Any]:
+    return {"name": image.name, "sha256": image.sha256, "size": image.size}
 
 
 def esps(plan: Plan, inventory: Inventory, marker: Marker) -> tuple[UUID, ...]:
@@ -182,15 +187,17 @@ def resolve(
     if isinstance(layout, list):
         problems += layout
     image = _image(plan, machine)
-    if isinstance(image, Problem):
-        problems.append(image)
+    overlays = [_overlay(plan, number, machine) for number in range(len(plan.overlays))]
+    problems += [found for found in (image, *overlays) if isinstance(found, Problem)]
+    over = tuple(found for found in overlays if not isinstance(found, Problem))
     checks = [*_always(plan, inventory, now)]
     if not isinstance(image, Problem):
-        checks.append(PayloadThere(*image))
+        checks += _of_images(image, over)
     if not isinstance(layout, list):
         checks += _of_layout(plan, layout, inventory)
     if not isinstance(layout, list) and not isinstance(image, Problem):
-        checks += _of_both(plan, layout, *image)
+        together = layered(image[0], [overlay for overlay, _ in over])
+        checks += _of_both(plan, layout, together, image[1])
     found = (*examine(checks, machine, progress), *problems)
     problems = [_placed(problem, plan) for problem in found]
     if problems or isinstance(layout, list) or isinstance(image, Problem):
@@ -212,10 +219,12 @@ def resolve(
             now=now,
             root=machine.root,
             authorities=machine.authorities,
+            overlays=over,
         )
     )
     boots = Names(plan.id, inventory.name).esps(plan.disks.count)
-    return Order(plan, inventory, image[0], layout, (*erasing, *steps), boots)
+    laid = tuple(overlay for overlay, _ in over)
+    return Order(plan, inventory, image[0], layout, (*erasing, *steps), boots, laid)
 
 
 def _flashed(
@@ -289,11 +298,34 @@ def _of_both(
         yield ReachesTang(manifest, plan.configure.network)
 
 
+def _of_images(
+    image: tuple[Described, Source], overlays: Sequence[tuple[Described, Source]]
+) -> Iterator[Check]:
+    """Yield the checks of each image by itself."""
+    yield PayloadThere(*image)
+    for number, (overlay, source) in enumerate(overlays):
+        where = f"overlays[{number}].manifest"
+        yield PayloadThere(overlay, source, where)
+        yield OverlayFits(overlay, image[0], where)
+
+
+def _overlay(plan: Plan, number: int, machine: Machine) -> tuple[Described, Source] | Problem:
+    wanted = plan.overlays[number]
+    try:
+        return machine.images.find(wanted.manifest, Access(wanted.token, _proxies(plan)))
+    except (ImageError, PlanError) as error:
+        return Problem(f"overlays[{number}].manifest", str(error))
+
+
+def _proxies(plan: Plan) -> Proxies | None:
+    image = plan.image
+    return Proxies.through(image.proxy, image.no_proxy) if image.proxy else None
+
+
 def _image(plan: Plan, machine: Machine) -> tuple[Described, Source] | Problem:
     image = plan.image
     try:
-        proxies = Proxies.through(image.proxy, image.no_proxy) if image.proxy else None
-        access = Access(image.token, proxies)
+        access = Access(image.token, _proxies(plan))
         if image.oci is not None:
             return machine.images.survey(image.oci, access)
         return machine.images.find(image.manifest, access)

@@ -15,8 +15,10 @@ from uuid import UUID, uuid4
 from agent.inventory.model import Inventory
 from agent.layout.model import Layout, Luks, Role
 from agent.machine import Advertisement
+from agent.payload.contents import Tree
 from agent.payload.described import Described
 from agent.payload.fetch import Source
+from agent.payload.layered import layered
 from agent.pin import seals_on_first_boot
 from agent.plan.model import Plan
 from agent.secret import Secret
@@ -68,6 +70,8 @@ class Decided:
     """Where the new system is mounted while it is written."""
     authorities: bytes | None = None
     """PEM of the certificate authorities that the live image trusts, if not the system's."""
+    overlays: tuple[tuple[Described, Source], ...] = ()
+    """What is laid over the image, in this order."""
 
     @property
     def needs(self) -> Needs:
@@ -77,10 +81,15 @@ class Decided:
         needs = replace(needs, fips=configure.fips)
         if not needs.tang:
             return needs
-        tree = self.manifest.tree
+        tree = self._tree
         chosen = host_network(Listed(tree)) if tree is not None else BY_NETWORKD
         files = chosen.in_initrd(configure.network)
         return replace(needs, links=links(configure.network), link_files=files)
+
+    @property
+    def _tree(self) -> Tree | None:
+        """What will be in the installed system, None where nobody looked."""
+        return layered(self.manifest, [overlay for overlay, _ in self.overlays]).tree
 
     def options(self, machine_id: UUID) -> tuple[str, ...]:
         """Return the kernel command line of the installed system."""
@@ -95,7 +104,7 @@ class Decided:
     @property
     def _initrd_builder(self) -> InitrdBuilder:
         """What builds this image's initrds; what is built by none at all was built by dracut."""
-        tree = self.manifest.tree
+        tree = self._tree
         return (initrd_builder(Listed(tree)) if tree is not None else None) or Dracut()
 
 
@@ -107,6 +116,7 @@ def sequence(decided: Decided) -> tuple[Step, ...]:
     return (
         *_storage(layout, root, keys),
         WriteImage(decided.manifest, decided.source, root),
+        *_overlays(decided),
         *_system(decided, machine_id),
         *(step for each in keys for step in _keys(decided, each)),
         MakeBootable(root, layout, plan.id, plan.hostname, decided.inventory.name),
@@ -143,6 +153,12 @@ def _storage(layout: Layout, root: Path, keys: Sequence[Keyring]) -> Iterator[St
     # The ESPs stay unmounted: vfat takes neither owners nor extended attributes of an archive.
     esps = set(layout.esps)
     yield MountTarget(tuple(fs for fs in layout.filesystems if fs not in esps), root)
+
+
+def _overlays(decided: Decided) -> Iterator[Step]:
+    for number, (overlay, source) in enumerate(decided.overlays, start=1):
+        over = decided.manifest.name
+        yield WriteImage(overlay, source, decided.root, f"write-overlay-{number}", over)
 
 
 def _system(decided: Decided, machine_id: UUID) -> Iterator[Step]:

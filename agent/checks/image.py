@@ -31,12 +31,14 @@ class PayloadThere:
 
     manifest: Described
     source: Source
+    where: str = "image.manifest"
 
     def describe(self) -> str:
         return f"the payload of {self.manifest.name} can be fetched"
 
     def problems(self, machine: Machine) -> Iterator[Problem]:
-        yield from machine.images.problems(self.manifest, self.source)
+        for problem in machine.images.problems(self.manifest, self.source):
+            yield Problem(self.where, problem.message)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from agent.payload.options import FetchOptions
 from agent.payload.sign import PublicKey, load_trusted
 from agent.plan.model import Plan
 from agent.proxy import Proxies
+from agent.secret import Secret
 
 BAKED_IN = Path("/etc/bedplate/keys")
 PATIENCE = 8.0
@@ -27,13 +28,22 @@ def manifest_of(plan: Plan) -> Manifest | str:
     Without a trusted key on this machine the signature is not looked at: nothing is installed by
     what is found here.
     """
-    image = plan.image
-    if image.oci is not None:
+    if plan.image.oci is not None:
         return "a container says so only when it is read from end to end, as check does"
+    return _asked(plan, plan.image.manifest, plan.image.token)
+
+
+def overlays_of(plan: Plan) -> tuple[Manifest | str, ...]:
+    """Return the same for each of the plan's overlays."""
+    return tuple(_asked(plan, overlay.manifest, overlay.token) for overlay in plan.overlays)
+
+
+def _asked(plan: Plan, urls: Sequence[str], token: Secret | None) -> Manifest | str:
+    image = plan.image
     reasons = []
-    for url in image.manifest:
+    for url in urls:
         options = FetchOptions(
-            connect=PATIENCE / 2, patience=PATIENCE, token=image.token, registry=Registries()
+            connect=PATIENCE / 2, patience=PATIENCE, token=token, registry=Registries()
         )
         try:
             via = Proxies.through(image.proxy, image.no_proxy) if image.proxy else proxies()

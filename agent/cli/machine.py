@@ -13,7 +13,7 @@ from agent.adapters.plan_sources import signature_of
 from agent.checks.foreseen import foreseen
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
-from agent.cli.ask import manifest_of
+from agent.cli.ask import manifest_of, overlays_of
 from agent.cli.fleet import preview_fleet
 from agent.cli.output import json_option, show_json
 from agent.cli.recorded import read_recorded
@@ -27,6 +27,7 @@ from agent.plan.parse import parse
 from agent.preview import preview as make_preview
 from agent.resolve import lay_out
 
+UNASKED = "nobody was asked (--offline)"
 plan_argument = click.argument("plan", type=click.File("rb"))
 
 
@@ -112,8 +113,10 @@ def preview(
     if svg is not None and isinstance(layout, Layout):
         svg.write(drawing(layout, wanted.hostname))
     if svg is None or svg.name != "-":
-        image = "nobody was asked (--offline)" if offline else manifest_of(wanted)
-        show_preview(make_preview(wanted, machine, layout, image, refused), as_json=as_json)
+        image = UNASKED if offline else manifest_of(wanted)
+        over = (UNASKED,) * len(wanted.overlays) if offline else overlays_of(wanted)
+        shown = make_preview(wanted, machine, layout, image, refused=refused, overlays=over)
+        show_preview(shown, as_json=as_json)
     if refused and as_json:
         raise SystemExit(MachineError.exit_status)  # the problems are in the document
     if refused:

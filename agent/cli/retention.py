@@ -92,7 +92,8 @@ def _named(places: Sequence[Path]) -> dict[str, str]:
         except OSError as error:
             problems.append(Problem(str(path), f"cannot be read: {error.strerror}"))
         else:
-            for name in manifest_names(plan.image.manifest):
+            over = (url for overlay in plan.overlays for url in overlay.manifest)
+            for name in manifest_names((*plan.image.manifest, *over)):
                 named.setdefault(name, path.name)
     if not count:
         places_named = ", ".join(map(str, places))

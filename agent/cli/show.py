@@ -50,7 +50,13 @@ def show_preview(preview: Preview, *, as_json: bool) -> None:
 
 
 def show_order(order: Order, *, as_json: bool) -> None:
-    shown = of_steps(order.plan, order.inventory, order.layout, order.manifest, order.steps)
+    shown = of_steps(
+        order.plan,
+        order.inventory,
+        order.layout,
+        (order.manifest, *order.overlays),
+        order.steps,
+    )
     if as_json:
         show_json({**order.summary(), **shown.plain()})
         return

@@ -151,6 +151,7 @@ def _system(plan: Plan, machine: Inventory) -> Iterator[str]:
     yield f"unlock {policy or 'nothing: not encrypted'}"
     for place in plan.image.manifest or (plan.image.oci,):
         yield f"image {place}"
+    yield from (f"overlay {place}" for overlay in plan.overlays for place in overlay.manifest)
     if plan.disks.secure_erase is not None:
         yield f"secure erase {plan.disks.secure_erase}"
     yield f"finish {plan.finish}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,6 +12,7 @@ from agent.plan.disks import Disks
 from agent.plan.encryption import Encryption
 from agent.plan.identity import Identity
 from agent.plan.image import Image
+from agent.plan.overlay import Overlay
 from agent.plan.part import Fault, Part, one_of, shown
 from agent.plan.report import HttpReport, Report
 from agent.plan.storage import BRINGS_ITS_OWN, WHOLE_DISK, Storage
@@ -30,8 +31,6 @@ def known_version(value: object) -> object:
 class Plan(Part):
     """One install order for one machine."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"overlays"})
-
     version: Annotated[Literal[1], BeforeValidator(known_version)] = Field(
         description="version of the plan's form"
     )
@@ -47,6 +46,9 @@ class Plan(Part):
         None, description="how they are encrypted; without it they are not"
     )
     image: Image = Field(description="the image that is installed")
+    overlays: tuple[Overlay, ...] = Field(
+        (), description="small images laid over it, in this order", max_length=16
+    )
     configure: Configure = Field(
         Configure(), description="what the image does not know about this host"
     )
@@ -73,6 +75,9 @@ class Plan(Part):
         if self.encryption is not None:
             message = f"{BRINGS_ITS_OWN}, encrypted or not: leave this out, or take another preset"
             yield Fault(("encryption",), message)
+        if self.overlays:
+            message = f"{BRINGS_ITS_OWN}, which are not opened: leave this out"
+            yield Fault(("overlays",), message)
         for key in sorted(self.configure.model_fields_set):
             message = f"{BRINGS_ITS_OWN}, which are not opened: leave this out"
             yield Fault(("configure", key), message)

@@ -37,12 +37,17 @@ class WriteImage:
     manifest: Described
     source: Source
     root: Path
+    name: str = "write-image"
+    over: str = ""
+    """Name of the image that this one is laid over; empty for the first."""
 
-    name: ClassVar[str] = "write-image"
     unit: ClassVar[str] = "bytes"
 
     def describe(self) -> str:
-        return f"Write the image {self.manifest.name} ({gib(self.manifest.size)})"
+        image = f"{self.manifest.name} ({gib(self.manifest.size)})"
+        return (
+            f"Lay the image {image} over {self.over}" if self.over else f"Write the image {image}"
+        )
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         began = time.monotonic()

@@ -201,6 +201,17 @@ def test_gc_keeps_what_was_written_a_moment_ago(shelf: Path) -> None:
     assert [Path(one["image"]).name for one in told["goes"]] == ["group-db.json"]
 
 
+def test_gc_keeps_what_a_plan_lays_over_its_image(shelf: Path) -> None:
+    plan = order(
+        image={"manifest": "https://images.example.com/debian/web.json"},
+        overlays=[{"manifest": "https://images.example.com/debian/group-db.json"}],
+    )
+    (shelf / "plans/db01.yaml").write_bytes(plan)
+    assert gc(shelf, "--remove").exit_code == 0
+    assert {"web.json", "group-db.json"} <= there(shelf)
+    assert "old.json" not in there(shelf)
+
+
 def test_gc_removes_nothing_while_a_plan_cannot_be_read(shelf: Path) -> None:
     before = there(shelf)
     (shelf / "plans/broken.yaml").write_text("version: 1\nimage: 7\n")

@@ -182,10 +182,18 @@ class FakeImages:
     """The first MiB of a whole-disk image."""
     laid: list[Path] = field(default_factory=list)
     stamped: bytes = b""
+    others: dict[str, Manifest] = field(default_factory=dict)
+    """By address, what overlays are."""
+    order: list[str] = field(default_factory=list)
+    """Names of what was laid, one over the other."""
 
     def find(self, urls: Sequence[str], access: Access = ANYONE) -> tuple[Manifest, Source]:
         if self.wrong:
             raise ImageError(self.wrong)
+        if urls[0] in self.others:
+            payload = tuple(url.replace(".json", ".tar.zst") for url in urls)
+            source = Source(urls[0], "1" * 64, "f" * 16, payload, frozenset(), access)
+            return self.others[urls[0]], source
         payload = tuple(url.replace(".json", ".tar.zst") for url in urls)
         source = Source(urls[0], "0" * 64, "f" * 16, payload, frozenset(), access)
         return self.manifest, source
@@ -208,7 +216,9 @@ class FakeImages:
         progress(image.size // 2, image.size)
         if self.cut:
             raise ImageError(self.cut)
-        system(root)
+        self.order.append(image.name)
+        if image is self.manifest:
+            system(root)
         progress(image.size, image.size)
         first, *others = source.payload_urls
         received = {first: image.payload.size, **dict.fromkeys(others, 0)}

@@ -324,6 +324,7 @@ plans = st.fixed_dictionaries(
         "expires": st.datetimes(timezones=st.just(UTC)).map(lambda time: time.isoformat()),
         "storage": storages(),
         "encryption": encryptions(),
+        "overlays": st.lists(st.builds(lambda url: {"manifest": url}, urls), max_size=2),
         "configure": configures,
         "finish": st.sampled_from(["reboot", "poweroff", "stay"]),
     },

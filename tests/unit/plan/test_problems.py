@@ -20,7 +20,7 @@ version: 2
 machine:
   serial: no
 hostname: db_01
-overlays: []
+overlays: [{}]
 disks:
   count: 4
   where: {transport: [nvme, sda], size: 400 GB, serial: 0123, trasport: a}
@@ -56,7 +56,10 @@ def test_every_mistake_is_reported_at_once_in_the_order_of_the_document() -> Non
             "of at most "
             "63 characters joined by dots (line 4)"
         ),
-        f"overlays: {NOT_YET} (line 5)",
+        (
+            "overlays[0].manifest: is missing: where its manifest lies; several addresses are "
+            "mirrors, as in `image` (line 5)"
+        ),
         f"disks.count: 4 {NOT_YET}: use 1 or 2 or 3 (line 7)",
         (
             'disks.where.transport[1]: "sda" is not one of nvme, sata, sas, scsi, virtio, '
