@@ -16,7 +16,8 @@ class Overlay(Part):
     """An image that is laid over what is there: a group's layer, then the host's own.
 
     It is packed as any tree (`bedplate pack`) and signed as any image. Its files take the place of
-    those that are there; nothing is removed. Proxies are those of `image`.
+    those that are there; directories get its owners and modes; nothing is removed. Proxies are
+    those of `image`.
     """
 
     example: ClassVar[str] = """\
