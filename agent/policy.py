@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
@@ -19,9 +19,15 @@ from agent.errors import MachineError, Problem
 
 
 def _server(text: str) -> str:
-    parts = urlsplit(text if "://" in text else f"//{text}")
-    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if not parts.hostname or extra or parts.scheme not in {"", "http", "https"}:
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        right = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of brackets, or of a port that is none
+        right = False
+    else:
+        extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+        right = right and not extra and parts.scheme in {"", "http", "https"}
+    if not right:
         raise ValueError(
             f"{text!r} is no server: write a host name (*.example.com), HOST:PORT or https://HOST"
         )
@@ -49,13 +55,26 @@ class Policy(BaseModel):
         return any(_matches(url, entry) for entry in self.allowed_servers)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: the second would quietly take the first one back."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in keys[:number]:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
+                )
+        return dict(super().construct_mapping(node, deep))
+
+
 def read_policy(text: bytes, where: str) -> Policy:
     """Return the policy in a file named `where`; raise `MachineError` with everything wrong in it.
 
     A policy that cannot be read allows nothing: the machine stays as it is.
     """
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)  # noqa: S506 – a SafeLoader
     except yaml.YAMLError as error:
         message = f"is not YAML: {' '.join(str(error).split())}"
         raise MachineError([Problem(where, message)]) from None
@@ -67,12 +86,22 @@ def read_policy(text: bytes, where: str) -> Policy:
         raise MachineError(list(_problems(error, where))) from None
 
 
+_KINDS = {
+    "literal_error": "must be 1.2 or 1.3",
+    "bool_type": "must be true or false",
+    "model_type": "must be a mapping of keys such as require_signed_plan",
+    "string_type": "must be text",
+    "tuple_type": "must be a list of servers",
+}
+
+
 def _problems(error: InvalidError, where: str) -> Iterator[Problem]:
     for fault in error.errors(include_url=False, include_input=False):
         place = ".".join(map(str, fault["loc"]))
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"is not known; known are {', '.join(Policy.model_fields)}"
+        message = _KINDS.get(fault["type"], message)
         yield Problem(f"{where}: {place}" if place else where, message)
 
 

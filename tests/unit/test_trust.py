@@ -179,6 +179,26 @@ def test_clocks_that_do_not_matter_to_the_expiry_may_differ(
     assert clock_doubts(expires, NOW, server) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"- require_signed_plan\n", "policy.yaml: must be a mapping of keys"),
+        (b"allowed_servers: a.example.com\n", "allowed_servers: must be a list of servers"),
+        (b"allowed_servers: ['a:99999']\n", "allowed_servers.0: 'a:99999' is no server"),
+        (b"allowed_servers: ['[::1']\n", "allowed_servers.0: '[::1' is no server"),
+        (b"minimum_tls: 1.1\n", "minimum_tls: must be 1.2 or 1.3"),
+        (
+            b"require_signed_plan: true\nrequire_signed_plan: false\n",
+            "require_signed_plan is there twice",
+        ),
+    ],
+)
+def test_a_policy_with_a_mistake_allows_nothing_and_names_it(text: bytes, message: str) -> None:
+    with pytest.raises(MachineError) as caught:
+        read_policy(text, "policy.yaml")
+    assert message in str(caught.value)
+
+
 def test_a_policy_says_everything_that_is_wrong_in_it() -> None:
     text = b"require_signed_plan: 'yes'\nallowed_servers: ['http://a/b']\nsigned: true\n"
     with pytest.raises(MachineError) as caught:
