@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.inventory.model import Disk, Dmi, Firmware, Inventory
+from agent.inventory.model import Disk, Dmi, Firmware, Inventory, Tpm
 from agent.payload.sign import load_signing_key
 from qemu.facts import pins
 from qemu.server import PLAN_KEY
@@ -109,7 +109,7 @@ def previewed(installed: Installed, place: Path) -> dict[str, Any]:
     )  # fmt: skip
     machine = Inventory(
         dmi=Dmi(serial=chassis.identity.serial), firmware=Firmware(uefi=True), memory=2 << 30,
-        disks=disks,
+        tpm=Tpm(device="/dev/tpmrm0"), disks=disks,
     )  # fmt: skip
     (place / "machine.json").write_text(machine.model_dump_json())
     (place / "plan.yaml").write_text(yaml.safe_dump(installed.plan))
