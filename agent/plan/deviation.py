@@ -67,10 +67,12 @@ def _too_small(asked: PresetVolume, volume: VolumeWish) -> Iterator[Deviation]:
     if asked.least is not None and volume.minimum < asked.least.size:
         for rule in asked.least.rules:
             why = f"{render(volume.minimum)}, less than {render(asked.least.size)}"
-            yield Deviation(rule, asked.mount, why)
+            yield Deviation(rule, volume.mount, why)
 
 
 def _merged(asked: PresetVolume, heir: VolumeWish) -> Iterator[Deviation]:
     for rule in asked.rules:
         yield Deviation(rule, asked.mount, f"no file system of its own, lies on {heir.mount}")
     yield from _missing(asked.mount, asked.options, heir.options)
+    if isinstance(heir.size, int):  # a share or the rest is known when the disks are
+        yield from _too_small(asked, heir)

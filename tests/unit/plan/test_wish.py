@@ -171,6 +171,19 @@ def test_a_plan_that_weakens_the_preset_says_which_rules_it_breaks(
     assert not broken & set(volume_of(wishes, volume["mount"]).rules)
 
 
+@pytest.mark.parametrize(("size", "small"), [("4 GiB", True), ("12 GiB", False), ("9%", False)])
+def test_what_is_merged_into_a_volume_asks_for_its_room_there(size: str, small: bool) -> None:
+    storage = {
+        "preset": "stig-rhel9",
+        "without": ["/var/log/audit"],
+        "volumes": [{"mount": "/var/log", "size": size}],
+    }
+    wishes = wish(Plan.model_validate({**encrypted(), "storage": storage}))
+    assert "RHEL-09-231030 (/var/log/audit: no file system of its own" in str(wishes.deviations)
+    told = "deviates from stig-rhel9: RHEL-09-653030 (/var/log: 4 GiB, less than 10 GiB)"
+    assert (told in wishes.deviations) is small
+
+
 def test_a_stig_plan_without_encryption_says_so() -> None:
     wishes = wish(Plan.model_validate(small(storage={"preset": "stig-rhel9"})))
     assert deviations_of(wishes) == [
