@@ -127,7 +127,9 @@ def preview_fleet(plans: Path, inventories: Path, *, as_json: bool) -> None:
     Raises `MachineError` at the end if one of them cannot be carried out.
     """
     read, broken = _plans(plans)
-    fleet = compare(read, _machines(inventories), datetime.now(UTC))
+    machines, unread = _machines(inventories)
+    broken += unread
+    fleet = compare(read, machines, datetime.now(UTC))
     if as_json:
         show_json(_plain(fleet, broken))
     else:
@@ -152,12 +154,19 @@ def _plans(directory: Path) -> tuple[list[tuple[str, Plan]], list[Problem]]:
     return read, broken
 
 
-def _machines(directory: Path) -> Iterator[Inventory]:
+def _machines(directory: Path) -> tuple[list[Inventory], list[Problem]]:
     files = sorted(directory.glob("*.json"))
     if not files:
         message = "holds no recorded machine (*.json of bedplate inventory --json, or facts)"
         raise PlanError([Problem(str(directory), message)])
-    return (machine for path in files for machine in read_machines(path))
+    machines: list[Inventory] = []
+    broken: list[Problem] = []
+    for path in files:
+        try:
+            machines += read_machines(path)
+        except PlanError as error:
+            broken += error.problems
+    return machines, broken
 
 
 def _problems(fleet: Fleet) -> Iterator[Problem]:

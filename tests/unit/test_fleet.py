@@ -433,6 +433,15 @@ def test_a_plan_that_cannot_be_read_does_not_hide_the_others(room: Path) -> None
     assert "4 machines: layout A" in done.stdout
 
 
+def test_a_machine_that_cannot_be_read_does_not_hide_the_others(room: Path) -> None:
+    (room / "machines/2.json").write_text("{")
+    done = preview(room)
+    assert done.exit_code == 4
+    assert "3 machines: layout A" in done.stdout
+    assert "machines/2.json: is no machine" in done.stderr
+    assert "db2.yaml: machine: none of the recorded machines has serial CZ2" in done.stderr
+
+
 def test_preview_says_how_it_is_called() -> None:
     done = bedplate("preview")
     assert done.exit_code == 2

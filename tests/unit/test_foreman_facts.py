@@ -264,7 +264,7 @@ def test_a_record_and_facts_lie_side_by_side(tmp_path: Path) -> None:
 def test_facts_with_a_hole_name_the_file_the_host_and_the_fact(tmp_path: Path) -> None:
     broken = {**FLAT, "blockdevice_sda_size": "447 GiB"}
     done = fleet(tmp_path, {"facts.json": {"results": {"a": broken}}})
-    assert done.exit_code == 3
+    assert done.exit_code == 4
     assert "facts.json: a: blockdevice_sda_size: is missing or no number of bytes" in done.stderr
 
 
