@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,18 +47,27 @@ class Target:
     """Bytes it must have."""
     number: int | None = None
     """Its device number, as in `st_rdev`."""
+    legs: tuple[Path, ...] = ()
+    """Of a mirror: the disks that hold the same, each from its first byte on."""
 
 
 class Device:
     """An open block device that is ours alone. Thread-safe. Every failure is a `StepError`."""
 
-    def __init__(self, path: Path, descriptor: int, *, direct: bool) -> None:
-        self.path, self.descriptor, self.direct = path, descriptor, direct
+    def __init__(
+        self, path: Path, descriptor: int, *, direct: bool, legs: tuple[Device, ...] = ()
+    ) -> None:
+        self.path, self.descriptor, self.direct, self._legs = path, descriptor, direct, legs
         with self.failing("cannot be asked for its size"):
             self.size = _ioctl(descriptor, _BLKGETSIZE64, "Q")
             self.sector = _ioctl(descriptor, _BLKSSZGET, "i")
         self._behind: deque[tuple[int, int]] = deque()
         self._lock = threading.Lock()
+
+    @property
+    def proven_by(self) -> tuple[Device, ...]:
+        """What must be read back: each leg of a mirror, which answers for itself from any one."""
+        return self._legs or (self,)
 
     def write(self, offset: int, content: memoryview) -> None:
         """Write everything; `content` begins on a page, and both are multiples of a sector."""
@@ -105,6 +114,8 @@ class Device:
             with suppress(OSError):  # not every device has it; then the advice has to do
                 fcntl.ioctl(self.descriptor, _BLKFLSBUF)
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for leg in self._legs:
+            leg.flush()
 
     @contextmanager
     def failing(self, what: str) -> Iterator[None]:
@@ -153,33 +164,37 @@ def opened(target: Target) -> Iterator[Device]:
     Never created: a missing /dev node must not become a file in memory that takes an image.
     """
     path = target.path
-    descriptor, direct = _open(path)
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISBLK(found.st_mode):
-            raise StepError(f"{path}: is no block device")
-        if target.number not in (None, found.st_rdev):
-            major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+    with ExitStack() as stack:
+        # O_EXCL without O_CREAT is the kernel's own claim: mounted, swap or a member of an array.
+        descriptor, direct = _open(path, os.O_RDWR | os.O_EXCL, stack)
+        number = os.fstat(descriptor).st_rdev
+        if target.number not in (None, number):
+            major, minor = os.major(number), os.minor(number)
             raise StepError(f"{path}: is device {major}:{minor}, not the one that was chosen")
-        device = Device(path, descriptor, direct=direct)
+        legs = tuple(_leg(leg, stack) for leg in target.legs)
+        device = Device(path, descriptor, direct=direct, legs=legs)
         if target.size not in (None, device.size):
             raise StepError(f"{path}: has {device.size} bytes, the chosen one has {target.size}")
         _lock(device)
         yield device
-    finally:
-        os.close(descriptor)
 
 
-def _open(path: Path) -> tuple[int, bool]:
-    # O_EXCL without O_CREAT is the kernel's own claim: mounted, swap or a member of an array.
-    flags = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
+def _leg(path: Path, stack: ExitStack) -> Device:
+    """Open a member of an array, to be read only: the array has it for itself."""
+    descriptor, direct = _open(path, os.O_RDONLY, stack)
+    return Device(path, descriptor, direct=direct)
+
+
+def _open(path: Path, how: int, stack: ExitStack) -> tuple[int, bool]:
+    """Return a descriptor of a block device, and whether it passes by the page cache."""
+    flags = how | os.O_CLOEXEC
     try:
         try:
-            return os.open(path, flags | os.O_DIRECT), True
+            descriptor, direct = os.open(path, flags | os.O_DIRECT), True
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            return os.open(path, flags), False
+            descriptor, direct = os.open(path, flags), False
     except OSError as error:
         reason = {
             errno.EBUSY: "is in use: mounted, or a part of an array or a mapping",
@@ -187,6 +202,10 @@ def _open(path: Path) -> tuple[int, bool]:
             errno.EISDIR: "is no block device",
         }.get(error.errno or 0, f"cannot be opened: {(error.strerror or str(error)).lower()}")
         raise StepError(f"{path}: {reason}") from error
+    stack.callback(os.close, descriptor)
+    if not stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        raise StepError(f"{path}: is no block device")
+    return descriptor, direct
 
 
 def _lock(device: Device) -> None:

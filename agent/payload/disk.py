@@ -2,7 +2,7 @@
 
     1. the device's first and last MiB are made zero: from here on nothing starts from it
     2. threads bring, verify, decode and write chunks in any order; zero stretches are made zero
-    3. everything is flushed, and read back past the page cache
+    3. everything is flushed, and read back past the page cache, of a mirror from each of its disks
     4. the end of the image, the backup table, and last the first MiB are written and read back
 
 So a run that fails, whenever it does, leaves a disk without a partition table.
@@ -152,7 +152,7 @@ class _Writer:
         self._tell, self._told = progress, 0
         self._lock = threading.Lock()
         again = ends.last - ends.first if options.verify == "full" else 0
-        self._total = manifest.size + again
+        self._total = manifest.size + again * len(device.proven_by)
         self._sample = Sample.of(manifest, ends.first, ends.last)
 
     def fill(self, source: Source, tally: Tally) -> None:
@@ -193,9 +193,12 @@ class _Writer:
     def prove(self) -> int:
         """Have everything on the device and read it back; return the bytes that were read."""
         self._device.flush()
+        return sum(map(self._prove, self._device.proven_by))
+
+    def _prove(self, device: Device) -> int:
         if self._options.verify == "sample":
-            return self._sample.prove(self._device)
-        return prove_whole(self._device, self._manifest, self._ends, self._progress)
+            return self._sample.prove(device)
+        return prove_whole(device, self._manifest, self._ends, self._progress)
 
     def tell_all(self) -> None:
         self._progress(self._total - self._told)

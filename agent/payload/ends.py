@@ -138,13 +138,14 @@ class Ends:
 
     def _compare(self, at: int, content: bytes) -> None:
         length = self._whole(content)
-        with self._spare[:length] as view:
-            self._device.read(at, view)
-            if view[: len(content)] != content:
-                raise StepError(
-                    f"{self._device.path}: reads back other bytes from {at} to "
-                    f"{at + len(content) - 1} than were written there"
-                )
+        for device in self._device.proven_by:
+            with self._spare[:length] as view:
+                device.read(at, view)
+                if view[: len(content)] != content:
+                    raise StepError(
+                        f"{device.path}: reads back other bytes from {at} to "
+                        f"{at + len(content) - 1} than were written there"
+                    )
 
     def _whole(self, content: bytes) -> int:
         sector = self._device.sector

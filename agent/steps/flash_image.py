@@ -47,7 +47,8 @@ class FlashImage:
 
     def apply(self, machine: Machine, progress: Progress) -> Evidence:
         stamp = Stamp(self.whole.stamp, self._marker)
-        target = Target(self.whole.device, self.whole.size)
+        legs = self.whole.arrays[0].members if self.whole.arrays else ()
+        target = Target(self.whole.device, self.whole.size, legs=legs)
         done = machine.images.flash(
             self.manifest, self.source, target, stamp, verify=self.verify, progress=progress
         )

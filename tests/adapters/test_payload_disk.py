@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -417,6 +418,48 @@ def test_a_full_read_back_finds_a_single_bit(image: DiskImage, device: Path) -> 
             flash(other, source(server), Target(device), FULL)
         assert unbootable(device)
         flash(other, source(server), Target(device), SAMPLE)
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    with loop(tmp_path / "other", DEVICE, fill=0xFF) as found:
+        yield found
+
+
+@pytest.mark.parametrize("options", [SAMPLE, FULL], ids=["sample", "full"])
+def test_each_leg_of_a_mirror_is_read_back(
+    image: DiskImage, device: Path, other_disk: Path, tmp_path: Path, options: FlashOptions
+) -> None:
+    """Two devices over one file stand for legs that have it all; another never gets a byte."""
+    alone = written(image, device, options).read_back
+    told: list[tuple[int, int]] = []
+    with loop(tmp_path / "disk") as one, loop(tmp_path / "disk") as two:
+        with Crooked(image.files) as server:
+            target = Target(device, legs=(one, two))
+            done = flash(
+                image.manifest, source(server), target, options, lambda *at: told.append(at)
+            )
+            assert done.read_back == 2 * alone > 0
+            assert told[-1][0] == told[-1][1]
+            spoilt = Target(device, legs=(one, other_disk))
+            with pytest.raises(StepError, match=f"{other_disk}: reads back"):
+                flash(image.manifest, source(server), spoilt, options)
+        assert unbootable(device)
+
+
+def test_a_leg_that_lost_the_table_alone_is_found(image: DiskImage, tmp_path: Path) -> None:
+    """What is written last is compared on every leg too."""
+    with loop(tmp_path / "disk", DEVICE) as device, Crooked(image.files) as server:
+        flash(image.manifest, source(server), Target(device), SAMPLE)
+        shutil.copyfile(tmp_path / "disk", tmp_path / "copy")
+        with (tmp_path / "copy").open("r+b") as file:
+            file.write(bytes(MIB))
+        with (
+            loop(tmp_path / "copy") as leg,
+            pytest.raises(StepError, match=f"{leg}: reads back other bytes from 0 to"),
+        ):
+            flash(image.manifest, source(server), Target(device, legs=(device, leg)), FULL)
+        assert unbootable(device)
 
 
 # --- the mirrors ---

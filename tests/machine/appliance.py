@@ -47,6 +47,8 @@ def debian(path: Path) -> None:
         "--directory", tree, "--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner",
     )  # fmt: skip
     (tree / "etc/fstab").write_text(f"PARTUUID={ROOT} / ext4 defaults 0 1\n")
+    # Without an address mdmonitor.service fails at every boot (mdadm.conf(5)).
+    (tree / "etc/mdadm/mdadm.conf").write_text("HOMEHOST <ignore>\nMAILADDR root\n")
     (kernel,), (initrd,) = (tree / "boot").glob("vmlinuz-*"), (tree / "boot").glob("initrd.img-*")
     loader = tree / "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
     texts = {"loader.conf": "timeout 0\n", "appliance.conf": (

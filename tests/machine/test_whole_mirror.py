@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from qemu.disk import GiB
+from qemu import disk
+from qemu.disk import GiB, MiB
 from qemu.hardware import Chassis, Disk, Hardware
 from qemu.program import find
 from qemu.site import Site
@@ -27,6 +28,8 @@ DISKS = (
     Disk("m0", "virtio", size=2 * GiB, serial="BPMIRR0"),
     Disk("m1", "nvme", size=2 * GiB, serial="BPMIRR1"),
 )
+SIZE = 482 * MiB
+"""Of the image, its first and last MiB are proven when they are written."""
 ASK = """
 findmnt --noheadings --output SOURCE /
 cat /proc/mdstat
@@ -43,6 +46,8 @@ class Mirrored:
     hardware: Hardware
     plan: dict[str, Any]
     report: dict[str, Any]
+    variables: bytes
+    """The firmware's, as the installation left them."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +55,11 @@ def mirrored(site: Site) -> Iterator[Mirrored]:
     hardware = site.lab.hardware("mirrored", Chassis(disks=DISKS, tpm=False))
     write, changes = appliance.debian, {"finish": "reboot"}
     with appliance.offered(site, write, hardware, "appliance-md", **changes) as plan:
+        plan["image"]["verify"] = "full"
         install(site, hardware, plan, "mirror-install")
-        yield Mirrored(hardware, plan, site.report(plan, site.last_run(plan))["report"])
+        report = site.report(plan, site.last_run(plan))["report"]
+        variables = disk.read_at(hardware.variables, 0, disk.size(hardware.variables))
+        yield Mirrored(hardware, plan, report, variables)
 
 
 def asked(vm: Vm) -> str:
@@ -67,6 +75,9 @@ def test_the_array_lies_over_the_whole_disks_with_its_metadata_at_their_ends(
     assert array["must_resync"] is False, "blank disks are equal from the start"
     assert sorted(array["members"]) == ["/dev/nvme0n1", "/dev/vda"]
     assert proofs["flash-image"]["device"] == "/dev/md/bedplate-image"
+    read = proofs["flash-image"]["read_back"]
+    assert (read["how"], read["bytes"]) == ("full", 2 * (SIZE - 2 * MiB)), "each disk was read"
+    assert "BootNext".encode("utf-16-le") in mirrored.variables, "it never was there before"
     (closed,) = proofs["close-target"]["mirrors"]
     assert (closed["members"], closed["active"]) == (2, 2)
 
@@ -98,7 +109,7 @@ def array_size(said: str) -> int:
 
 def first_difference(hardware: Hardware) -> int:
     """Return where the two disks differ first: their superblocks name them, so they do."""
-    disks = [hardware.disk(disk.name) for disk in DISKS]
+    disks = [hardware.disk(each.name) for each in DISKS]
     argv = [find("qemu-img"), "compare", "-f", "qcow2", "-F", "qcow2", *map(str, disks)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     found = re.search(r"Content mismatch at offset (\d+)", done.stdout)

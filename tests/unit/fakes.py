@@ -181,6 +181,8 @@ class FakeImages:
     first: bytes = b""
     """The first MiB of a whole-disk image."""
     laid: list[Path] = field(default_factory=list)
+    legs: tuple[Path, ...] = ()
+    """What the last `flash` was to read back, where that was a mirror."""
     stamped: bytes = b""
     others: dict[str, Manifest] = field(default_factory=dict)
     """By address, what overlays are."""
@@ -247,6 +249,7 @@ class FakeImages:
             raise ImageError(self.cut)
         progress(image.size, image.size)
         self.laid.append(target.path)
+        self.legs = target.legs
         self.stamped = stamp.page()
         middle = image.size - (2 << 20)
         first, *others = source.payload_urls

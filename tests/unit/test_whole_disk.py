@@ -238,6 +238,7 @@ def test_the_image_is_written_and_entered(host: FakeHost, count: int) -> None:
     shown = carry_out(decided, host)
     assert isinstance(decided.layout, Whole)
     assert host.images.laid == [decided.layout.device]
+    assert host.images.legs == (decided.layout.arrays[0].members if count == 2 else ())
     assert shown["flash-image"]["device"] == str(decided.layout.device)
     assert shown["flash-image"]["read_back"]["how"] == "sample"
     (entry,) = host.firmware.created

@@ -225,9 +225,20 @@ class BlivetStorage:
         _wait(links)
 
     def release(self) -> None:
-        """Unmount, close and stop everything on the disks of this run."""
+        """Unmount, close and stop everything on the disks of this run.
+
+        An array over whole disks had the kernel forget their partitions. They are shown again:
+        where no disk has its ESP, a boot entry is taken for one of a disk that is gone.
+        """
         self._blivet = None
         self._dismantler.take_apart(self._disks)
+        for disk in self._disks:
+            if not self._kernel.partitions(disk):
+                device = node(disk)
+                argv = ("udevadm", "lock", "--device", device, "blockdev", "--rereadpt", device)
+                if (done := command.attempt(*argv)).status:
+                    log.warning("%s: partitions not shown again: %s", disk, done.stderr.strip())
+        _settle()
 
     def _device(self, path: Path) -> Any:
         """Return blivet's object for a device node or a link to one."""
