@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
+from agent.cli.environment import site_option
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.recorded import read_machines
 from agent.errors import MachineError, PlanError, Problem
 from agent.fleet.hosts import read_hosts
 from agent.fleet.outcome import Fleet, Group, Outcome, compare, letter
-from agent.fleet.render import render
+from agent.fleet.render import clashes, render
 from agent.inventory.model import Inventory
 from agent.payload.sign import load_signing_key
+from agent.plan.catalog import Catalog
 from agent.plan.model import Plan
 from agent.plan.parse import parse
+from agent.report.text import counted
 
 NAMED = 6
 """Members of a group shown by name; `--json` has all."""
@@ -25,7 +28,7 @@ NAMED = 6
 
 @click.group("plan")
 def plan_group() -> None:
-    """Make plans for many machines, and sign plans."""
+    """Make plans for many machines, check what is in plans, sign them."""
 
 
 @plan_group.command(
@@ -50,9 +53,17 @@ def plan_group() -> None:
 @click.option(
     "--schema", default="plan.schema.json", show_default=True, help="Schema named for editors."
 )
+@site_option
 @json_option
 def render_command(
-    base: Path, hosts: Path, directory: Path, rollout: str, schema: str, *, as_json: bool
+    base: Path,
+    hosts: Path,
+    directory: Path,
+    rollout: str,
+    schema: str,
+    *,
+    site: Path,
+    as_json: bool,
 ) -> None:
     """Make a plan for each host: BASE, with what HOSTS says of it laid over.
 
@@ -60,7 +71,8 @@ def render_command(
     `disks.where.serial[0]`), or YAML with a list of mappings. Every plan is checked, and nothing is
     written while one of them is wrong.
     """
-    plans = render(base.read_bytes(), read_hosts(hosts.read_bytes(), hosts.name), rollout, schema)
+    listed = read_hosts(hosts.read_bytes(), hosts.name)
+    plans = render(base.read_bytes(), listed, rollout, schema, Catalog(site))
     make_directory(directory)
     written = [_place(directory / f"{one.plan.hostname}.yaml", one.text.encode()) for one in plans]
     if as_json:
@@ -86,21 +98,17 @@ def render_command(
     help="Private key, made by `bedplate keygen`; its public half is baked into the live image "
     "(build/keys/plan/).",
 )
+@site_option
 @json_option
-def sign_command(plans: tuple[Path, ...], key: Path, *, as_json: bool) -> None:
+def sign_command(plans: tuple[Path, ...], key: Path, *, site: Path, as_json: bool) -> None:
     """Sign PLANS: write PLAN.sig beside each.
 
     The signature is over the exact bytes of the file, so sign last. Plans are read first, and if
     one of them is wrong none is signed.
     """
     signing = load_signing_key(key)
-    problems: list[Problem] = []
-    contents = {path: path.read_bytes() for path in plans}
-    for path, content in contents.items():
-        try:
-            parse(content)
-        except PlanError as error:
-            problems += [Problem(str(path), str(one)) for one in error.problems]
+    contents = _contents(plans)
+    _, problems = _read(contents, Catalog(site))
     if problems:
         raise PlanError(problems)
     signed = [_place(Path(f"{path}.sig"), signing.sign(text)) for path, text in contents.items()]
@@ -108,6 +116,64 @@ def sign_command(plans: tuple[Path, ...], key: Path, *, as_json: bool) -> None:
         show_json({"key": signing.public.id, "signatures": [str(path) for path in signed]})
     else:
         click.echo(f"{len(signed)} plans signed by key {signing.public.id}")
+
+
+@plan_group.command(
+    "validate",
+    epilog="\b\nExample: bedplate plan validate plans --site presets",
+)
+@click.argument("plans", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@site_option
+@json_option
+def validate_command(plans: tuple[Path, ...], *, site: Path, as_json: bool) -> None:
+    """Read PLANS, files or directories of them, as a machine would; nothing else is asked.
+
+    Says everything that is wrong, with its place and what would be right, and what two plans must
+    not share. Whether a plan fits its machine is told by `bedplate preview`.
+    """
+    files = [path for place in plans for path in _files(place)]
+    read, problems = _read(_contents(files), Catalog(site))
+    problems += clashes(read)
+    if problems:
+        raise PlanError(problems)
+    if as_json:
+        show_json(
+            [{"plan": where, "id": str(one.id), "hostname": one.hostname} for where, one in read]
+        )
+    else:
+        click.echo(f"{counted(len(read), 'plan')}: nothing is wrong")
+
+
+def _contents(files: Iterable[Path]) -> dict[Path, bytes]:
+    try:
+        return {path: path.read_bytes() for path in files}
+    except OSError as error:
+        reason = f"cannot be read: {(error.strerror or str(error)).lower()}"
+        raise PlanError([Problem(str(error.filename), reason)]) from error
+
+
+def _read(
+    contents: Mapping[Path, bytes], presets: Catalog
+) -> tuple[list[tuple[str, Plan]], list[Problem]]:
+    """Return the plans in these files, and what is wrong with the others."""
+    read: list[tuple[str, Plan]] = []
+    problems: list[Problem] = []
+    for path, content in contents.items():
+        try:
+            read.append((str(path), parse(content, presets)))
+        except PlanError as error:
+            problems += [Problem(str(path), str(one)) for one in error.problems]
+    return read, problems
+
+
+def _files(place: Path) -> Sequence[Path]:
+    """Return a file, or the plans in a directory; raise `PlanError` where it has none."""
+    if not place.is_dir():
+        return (place,)
+    files = sorted(path for path in place.iterdir() if path.suffix in {".yaml", ".yml"})
+    if not files:
+        raise PlanError([Problem(str(place), "holds no plan (*.yaml)")])
+    return files
 
 
 def _place(path: Path, content: bytes) -> Path:
@@ -121,12 +187,14 @@ def _place(path: Path, content: bytes) -> Path:
     return path
 
 
-def preview_fleet(plans: Path, inventories: Path, *, as_json: bool) -> None:
+def preview_fleet(plans: Path, inventories: Path, presets: Catalog, *, as_json: bool) -> None:
     """Show what every plan of a directory comes to on the machine it is for.
 
     Raises `MachineError` at the end if one of them cannot be carried out.
     """
-    read, broken = _plans(plans)
+    read, broken = _read(_contents(_files(plans)), presets)
+    read = [(Path(where).name, plan) for where, plan in read]
+    broken = [Problem(Path(one.where).name, one.message) for one in broken]
     machines, unread = _machines(inventories)
     broken += unread
     fleet = compare(read, machines, datetime.now(UTC))
@@ -138,20 +206,6 @@ def preview_fleet(plans: Path, inventories: Path, *, as_json: bool) -> None:
     problems = [*broken, *_problems(fleet)]
     if problems:
         raise MachineError(problems)
-
-
-def _plans(directory: Path) -> tuple[list[tuple[str, Plan]], list[Problem]]:
-    read: list[tuple[str, Plan]] = []
-    broken: list[Problem] = []
-    files = sorted(p for p in directory.iterdir() if p.suffix in {".yaml", ".yml"})
-    for path in files:
-        try:
-            read.append((path.name, parse(path.read_bytes())))
-        except PlanError as error:
-            broken += [Problem(path.name, str(one)) for one in error.problems]
-    if not files:
-        raise PlanError([Problem(str(directory), "holds no plan (*.yaml)")])
-    return read, broken
 
 
 def _machines(directory: Path) -> tuple[list[Inventory], list[Problem]]:

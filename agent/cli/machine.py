@@ -14,6 +14,7 @@ from agent.checks.foreseen import foreseen
 from agent.checks.machine import mismatches
 from agent.cli.approve import approval
 from agent.cli.ask import manifest_of, overlays_of
+from agent.cli.environment import site_option
 from agent.cli.fleet import preview_fleet
 from agent.cli.output import json_option, show_json
 from agent.cli.recorded import read_recorded
@@ -23,6 +24,7 @@ from agent.find import PLAN_LIMIT, Found
 from agent.layout.drawing import drawing
 from agent.layout.model import Layout
 from agent.layout.whole import Whole
+from agent.plan.catalog import Catalog
 from agent.plan.parse import parse
 from agent.preview import preview as make_preview
 from agent.resolve import lay_out
@@ -77,6 +79,7 @@ def inventory(*, as_json: bool) -> None:
     envvar="BEDPLATE_OFFLINE",
     help="Do not ask for the image's manifest; how much there is to fetch stays open.",
 )
+@site_option
 @json_option
 def preview(
     plan: BinaryIO | None,
@@ -85,6 +88,7 @@ def preview(
     fleet: Path | None,
     inventories: Path | None,
     *,
+    site: Path,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -95,12 +99,13 @@ def preview(
     plan cannot be carried out, as far as that can be told from here. With --fleet, plans that come
     out alike are shown once, and one of them that cannot be carried out is enough for a 4.
     """
+    presets = Catalog(site)
     if fleet is not None and inventories is not None and plan is None:
-        preview_fleet(fleet, inventories, as_json=as_json)
+        preview_fleet(fleet, inventories, presets, as_json=as_json)
         return
     if plan is None or fleet is not None or inventories is not None:
         raise click.UsageError("give a PLAN, or --fleet PLANS together with --inventories MACHINES")
-    wanted = parse(plan.read(PLAN_LIMIT + 1))
+    wanted = parse(plan.read(PLAN_LIMIT + 1), presets)
     machine = wiring.read_inventory() if recorded is None else read_recorded(recorded)
     layout = lay_out(wanted, machine)
     if isinstance(layout, list):

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from agent.adapters import command
+from agent.cli.environment import catalog
 from agent.cli.output import json_option, show_json
 from agent.errors import MachineError, PlanError, Problem
 from agent.find import PLAN_LIMIT
@@ -76,7 +77,7 @@ def media(
     _programs()
     if plan is not None:
         with plan.open("rb") as file:
-            parse(file.read(PLAN_LIMIT + 1))
+            parse(file.read(PLAN_LIMIT + 1), catalog())
         beside = plan.with_name(f"{plan.name}.sig")
         signature = signature or (beside if beside.exists() else None)
     check_options(options)

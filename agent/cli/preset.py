@@ -8,21 +8,14 @@ from pathlib import Path
 
 import click
 
+from agent.cli.environment import site_option
 from agent.cli.output import json_option, show_json
 from agent.errors import PlanError, Problem
-from agent.plan.catalog import SITE, Catalog
+from agent.plan.catalog import Catalog
 from agent.plan.preset import Preset, load_preset
 from agent.plan.preset_table import table
 
 WIDTH = 100
-
-site_option = click.option(
-    "--site",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=SITE,
-    show_default=True,
-    help="Folder of the site's own presets, NAME.yaml each.",
-)
 
 
 @click.group()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from agent.cli.environment import catalog
 from agent.cli.output import json_option, show_json
 from agent.errors import MachineError, PlanError, Problem
 from agent.plan.parse import parse
@@ -239,10 +240,10 @@ def _server(url: str | None, plan: str | None, ca: Path | None) -> Server | None
     from agent.redfish.following import Server
 
     if Path(plan).is_file():
-        plan = str(parse(Path(plan).read_bytes()).id)
+        plan = str(parse(Path(plan).read_bytes(), catalog()).id)
     elif not PLAN_ID.fullmatch(plan):
         raise PlanError([Problem("--plan", f"is neither a file nor a plan's id: {plan!r:.80}")])
-    return Server(url, plan, ca)
+    return Server(url, plan, ca, catalog=catalog())
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from agent.cli.environment import catalog
 from agent.cli.output import json_option, show_json
 from agent.errors import PlanError, Problem
 from agent.payload.retention import Keep, Sweep, manifest_names, stored, sweep
@@ -86,7 +87,7 @@ def _named(places: Sequence[Path]) -> dict[str, str]:
     for path in _files(places):
         count += 1
         try:
-            plan = parse(path.read_bytes())
+            plan = parse(path.read_bytes(), catalog())
         except PlanError as error:
             problems += [Problem(str(path), str(one)) for one in error.problems]
         except OSError as error:

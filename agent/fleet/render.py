@@ -19,6 +19,7 @@ import yaml
 
 from agent.errors import PlanError, Problem
 from agent.fleet.hosts import Host, Written
+from agent.plan.catalog import Catalog
 from agent.plan.loader import Node, load
 from agent.plan.model import Plan
 from agent.plan.parse import parse
@@ -35,11 +36,17 @@ class Rendered:
     text: str
 
 
-def render(base: bytes, hosts: Sequence[Host], rollout: str, schema: str) -> tuple[Rendered, ...]:
+def render(
+    base: bytes,
+    hosts: Sequence[Host],
+    rollout: str,
+    schema: str,
+    catalog: Catalog = Catalog(),  # noqa: B008 - frozen
+) -> tuple[Rendered, ...]:
     """Return the plans in the order of the hosts; raise `PlanError` with all problems of all hosts.
 
     A host's mappings are laid over the base's; its lists and values replace them. `schema` is what
-    editors complete the plans by.
+    editors complete the plans by, `catalog` has the presets that they may name.
     """
     root, found = load(base)
     if found:
@@ -53,7 +60,7 @@ def render(base: bytes, hosts: Sequence[Host], rollout: str, schema: str) -> tup
         content.setdefault("id", order_id(rollout, content))
         text = HEADER.format(schema=schema) + _dumped(content)
         try:
-            rendered.append(Rendered(host.where, parse(text.encode()), text))
+            rendered.append(Rendered(host.where, parse(text.encode(), catalog), text))
         except PlanError as error:
             problems += [Problem(host.where, str(one)) for one in error.problems]
     problems += clashes([(one.where, one.plan) for one in rendered])

@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from agent.errors import MachineError, PlanError, Problem
+from agent.plan.catalog import Catalog
 from agent.plan.model import Finish
 from agent.plan.parse import parse
 from agent.report.event import PLAN_ID, Event, EventError
@@ -30,6 +31,7 @@ class Server:
     url: str
     plan: str
     ca: Path | None = None
+    catalog: Catalog = field(default_factory=Catalog)
     _read: int = field(default=0, init=False)
     _runs: set[str] = field(default_factory=set, init=False)
 
@@ -51,7 +53,7 @@ class Server:
         if answer.status_code != 200:
             why = f"{self.url}: has no plan {self.plan} (status {answer.status_code})"
             raise MachineError([Problem("--plan", why)])
-        return parse(answer.content).finish
+        return parse(answer.content, self.catalog).finish
 
     def start_listening(self) -> None:
         """Take what was said up to now for the past."""

@@ -442,6 +442,47 @@ def test_a_machine_that_cannot_be_read_does_not_hide_the_others(room: Path) -> N
     assert "db2.yaml: machine: none of the recorded machines has serial CZ2" in done.stderr
 
 
+def test_plans_are_validated_without_a_machine(room: Path) -> None:
+    assert "4 plans: nothing is wrong" in bedplate("plan", "validate", room / "plans").stdout
+    told = json.loads(bedplate("plan", "validate", room / "plans/db1.yaml", "--json").stdout)
+    assert [one["hostname"] for one in told] == ["db1"]
+    (room / "plans/db1.yaml").write_text("version: 1\n")
+    (room / "plans/same.yml").write_text((room / "plans/db0.yaml").read_text())
+    done = bedplate("plan", "validate", room / "plans")
+    assert done.exit_code == 3
+    assert "db1.yaml: machine: is missing" in done.stderr
+    assert "same.yml: hostname: db0 is that of" in done.stderr
+    (room / "none").mkdir()
+    assert bedplate("plan", "validate", room / "none").exit_code == 3
+    (room / "none/a.yaml").mkdir()
+    assert "cannot be read: is a directory" in bedplate("plan", "validate", room / "none").stderr
+
+
+def test_presets_of_a_site_are_known_wherever_plans_are_read(room: Path) -> None:
+    site = room / "presets"
+    site.mkdir()
+    (site / "ours.yaml").write_text("name: ours\nextends: stig-rhel9\nwithout: [/home]\n")
+    base = room / "base.yaml"
+    base.write_bytes(BASE.replace(b"stig-rhel9", b"ours"))
+    render_it = (
+        "plan", "render", base, room / "hosts.csv", "-d", room / "plans", "--rollout", "winter",
+    )  # fmt: skip
+    assert '"ours" is not one of plain' in bedplate(*render_it).stderr
+    assert bedplate(*render_it, "--site", site).exit_code == 0
+    assert '"ours" is not one of plain' in preview(room).stderr
+    known = preview(room, "--site", str(site))
+    assert known.exit_code == 0, known.stderr
+    assert "deviates from stig-rhel9: RHEL-09-231010 (/home: no file system" in known.stdout
+    plan = room / "plans/db1.yaml"
+    one = ("preview", plan, "--inventory", room / "machines/1.json", "--offline")
+    assert bedplate(*one).exit_code == 3
+    assert bedplate(*one, "--site", site).exit_code == 0
+    by_environment = CliRunner().invoke(
+        main, list(map(str, one)), env={"BEDPLATE_PRESETS": str(site)}
+    )
+    assert by_environment.exit_code == 0
+
+
 def test_preview_says_how_it_is_called() -> None:
     done = bedplate("preview")
     assert done.exit_code == 2
