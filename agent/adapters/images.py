@@ -15,6 +15,7 @@ from agent.oci import container
 from agent.oci.container import Container
 from agent.oci.registries import Registries
 from agent.oci.spare import Spare
+from agent.payload.apart import apart_of
 from agent.payload.client import origin
 from agent.payload.described import Described
 from agent.payload.direct import Target
@@ -92,7 +93,14 @@ class HttpImages:
     def lay(self, image: Described, source: Source, root: Path, progress: Progress) -> Tally:
         if isinstance(image, Container):
             with closing(image.stream()) as pieces:
-                extract(pieces, root, command.feeding, size=image.size, progress=progress)
+                extract(
+                    pieces,
+                    root,
+                    command.feeding,
+                    size=image.size,
+                    progress=progress,
+                    apart=apart_of(image.tree.links, root),
+                )
             return Tally(dict(zip(source.payload_urls, image.sizes, strict=True)))
         assert isinstance(image, Manifest)
         options = self.options(source.access)

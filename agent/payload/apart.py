@@ -120,6 +120,7 @@ def _copy(source: Path, place: Path) -> None:
     there = os.lstat(source)
     if not stat.S_ISREG(there.st_mode):
         raise ImageError(f"{source}: is linked from another volume and is no regular file")
+    place.parent.mkdir(parents=True, exist_ok=True)  # as tar does for one without a member
     above = place.parent.stat()
     place.unlink(missing_ok=True)
     shutil.copyfile(source, place, follow_symlinks=False)

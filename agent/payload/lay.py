@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from agent.payload.apart import apart_of
 from agent.payload.fetch import Source
 from agent.payload.lent import Buffers
 from agent.payload.manifest import Manifest
@@ -44,5 +45,6 @@ def lay(
             progress=progress,
             cuts=Cuts.of(manifest, read),
             back=buffers.back,
+            apart=apart_of(manifest.tree.links if manifest.tree else (), root),
         )
     return tally

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from agent.errors import CommandError, ImageError
+from agent.payload.apart import Apart
 from agent.payload.flush import flushed, is_full
 from agent.payload.parents import make_directories, with_parents
 from agent.payload.shards import PATIENCE, Back, Chunk, Cuts, Shards, feed
@@ -70,6 +71,7 @@ def extract(
     cuts: Cuts | None = None,
     trusted: bool = True,
     back: Back | None = None,
+    apart: Apart | None = None,
 ) -> None:
     """Unpack a tar stream below `root`, and write it through to the disks.
 
@@ -82,7 +84,7 @@ def extract(
 
     With `cuts` the chunks must be those of the manifest, one by one, and several tars work side by
     side, if there are but directories below `root`. With `back` the chunks are lent, and each is
-    given back when it was used.
+    given back when it was used. With `apart`, hard links between volumes become copies.
 
     `progress` counts bytes that tar was given. Needs root. Raises `ImageError`, also when a device
     failed or filled up after tar was done.
@@ -105,7 +107,10 @@ def extract(
                         _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
                     fed.note(shards.fed)
                     flusher.soon()
-                _unpack_rest(stream, pipe, fed, back)
+                rest = stream if apart is None else apart.sifted(stream, back)
+                _unpack_rest(rest, pipe, fed, back)
+            if apart is not None:
+                apart.copy(root)
         except CommandError as error:
             full = "".join(f"{volume} is full: " for volume in flusher.mounts if is_full(volume))
             message = f"{root}: {full}tar {error.what} after {fed.count} bytes"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from agent.adapters.command import feeding, run
 from agent.errors import CommandError, ImageError
+from agent.payload.apart import apart_of
 from agent.payload.parents import Names, with_parents
 from agent.payload.shards import PIECE, Chunk, Cuts, Shards, feed
 from agent.payload.tree import extract
@@ -297,6 +298,34 @@ def test_on_one_core_one_tar_does_it_all(root: Path) -> None:
     extract(iter(cut.chunks), root, counted, size=cut.size, cuts=cut.cuts)
     assert counted.started == 1
     assert len(list(root.glob("*/*"))) == 50
+
+
+@pytest.fixture
+def boot(root: Path) -> Iterator[Path]:
+    """Have /boot in a file system of its own."""
+    place = root / "boot"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "boot", place)
+    try:
+        yield place
+    finally:
+        run("umount", place)
+
+
+def test_links_of_the_tail_between_two_volumes_become_copies(root: Path, boot: Path) -> None:
+    archive = tar_of(
+        [
+            (member("boot/vmlinuz", b"k" * 9000), b"k" * 9000),
+            (member("usr/lib/vmlinuz", type=HARDLINK, linkname="boot/vmlinuz"), b""),
+            *((member(f"usr/{n}", b"x" * 900), b"x" * 900) for n in range(20)),
+            (member("usr/same", type=HARDLINK, linkname="usr/1"), b""),
+        ]
+    )
+    cut = tail_last(archive, chunk=4_000)
+    apart = apart_of([("/boot", "/usr/lib")], root)
+    extract(iter(cut.chunks), root, feeding, size=cut.size, cuts=cut.cuts, apart=apart)
+    assert (root / "usr/lib/vmlinuz").read_bytes() == (boot / "vmlinuz").read_bytes() == b"k" * 9000
+    assert (root / "usr/same").samefile(root / "usr/1")
 
 
 @pytest.mark.parametrize("there", ["file", "link"])

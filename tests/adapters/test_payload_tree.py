@@ -16,6 +16,7 @@ import pytest
 
 from agent.adapters.command import feeding, run
 from agent.errors import ImageError
+from agent.payload.apart import apart_of
 from agent.payload.tree import extract
 from tests.unit.payload.images import member, tar_of
 
@@ -109,6 +110,46 @@ def test_labels_arrive_however_the_builder_wrote_them(root: Path) -> None:
     lay(archive, root)
     for name in ("xattrs", "selinux"):
         assert os.getxattr(root / name, "security.selinux").rstrip(b"\0").decode() == LABEL
+
+
+@pytest.fixture
+def boot(root: Path) -> Iterator[Path]:
+    """Have /boot in a file system of its own."""
+    place = root / "boot"
+    place.mkdir(parents=True)
+    run("mount", "-t", "tmpfs", "boot", place)
+    try:
+        yield place
+    finally:
+        run("umount", place)
+
+
+def test_a_link_between_two_volumes_becomes_a_copy(root: Path, boot: Path) -> None:
+    """As Debian 14's kernels come: one in /usr/lib/modules, and a link to it in /boot."""
+    kernel = "usr/lib/modules/7.2/vmlinuz"
+    archive = tar_of(
+        [
+            (member("boot/vmlinuz", b"kernel", uid=4711, mode=0o600), b"kernel"),
+            (member("boot/same", type=tarfile.LNKTYPE, linkname="boot/vmlinuz"), b""),
+            (member("boot/config", b"config"), b"config"),
+            (member("usr/lib/modules/7.2", type=tarfile.DIRTYPE, mode=0o755), b""),
+            (member(kernel, type=tarfile.LNKTYPE, linkname="boot/vmlinuz"), b""),
+            (member("usr/bin/last", b"last"), b"last"),
+        ]
+    )
+    apart = apart_of([("/boot", "/usr/lib/modules")], root)
+    extract(pieces(archive), root, feeding, size=len(archive), apart=apart)
+    assert (root / kernel).read_bytes() == (boot / "vmlinuz").read_bytes() == b"kernel"
+    assert (root / kernel).stat().st_uid == 4711
+    assert (root / kernel).stat().st_mtime == (boot / "vmlinuz").stat().st_mtime == 1_700_000_000
+    assert (root / "usr/lib/modules/7.2").stat().st_mtime == 1_700_000_000
+    assert (boot / "same").samefile(boot / "vmlinuz")
+    assert (root / "usr/bin/last").read_bytes() == b"last"
+
+
+def test_where_no_link_leads_to_another_volume_none_is_looked_for(root: Path, boot: Path) -> None:
+    assert apart_of([("/usr/bin", "/usr/lib/git-core")], root) is None
+    assert apart_of([("/boot", "/usr/lib/modules")], boot) is None
 
 
 def test_owners_are_numbers_and_not_names_of_the_live_system(root: Path) -> None:
