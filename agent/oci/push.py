@@ -201,7 +201,8 @@ def _too_many(manifest: Manifest, size: int) -> str:
     most = LIMIT * len(manifest.chunks) // size
     return (
         f"has {len(manifest.chunks)} chunks, whose list takes {size} bytes; registries take "
-        f"{LIMIT} (some {most} chunks): pack it with a larger --chunk-size, or serve it from a web server"
+        f"{LIMIT} (some {most} chunks): pack it with a larger --chunk-size, or serve it from a web "
+        "server"
     )
 
 
