@@ -109,6 +109,8 @@ def test_a_list_that_cannot_be_meant_is_refused_with_its_line(rows: str, message
         ("- db01\n", "hosts.yaml", "hosts[0]: is not a mapping"),
         ("- {", "hosts.yaml", "is not YAML"),
         ("[" * 5000, "hosts.yaml", "is nested too deep"),
+        ("{}: a", "hosts.yaml", "is not YAML"),
+        ("- {[a]: b}", "hosts.yaml", "is not YAML"),
         ("- {hostname: a, hostname: b}", "hosts.yaml", "hostname is there twice"),
         ("hostname;machine.serial\na;b\n", "hosts.csv", "commas stand between columns"),
         ("hostname,hostname.x\na,b\n", "hosts.csv", "a value for hostname and one for hostname.x"),
