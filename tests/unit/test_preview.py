@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
 
+from agent.checks.foreseen import foreseen
 from agent.cli import main
 from agent.cli.ask import manifest_of
-from agent.inventory.model import Content, Disk, Inventory
+from agent.fleet.outcome import compare
+from agent.inventory.model import Content, Disk, Dmi, Inventory
 from agent.layout.extents import GIB, MIB
 from agent.payload.described import Described
 from agent.plan.in_words import unlock_in_words
 from agent.plan.model import Plan
+from agent.plan.parse import parse
 from agent.preview import Preview, preview
 from agent.resolve import lay_out, resolve
 from tests.unit.fakes import DISKS, SERVER, TANG, FakeHost, order, plan, sample_manifest
 from tests.unit.plan import plans
+from tests.unit.test_resolve import inventories
 
 FURTHER = Disk(path="/dev/sdc", serial="SN3", size=8 * GIB, transport="usb")
 
@@ -268,3 +274,27 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "nobody was asked (--offline)" in done.stdout
     assert TANG in done.stdout
+
+
+# --- anything at all
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(inventories, plans.plans)
+def test_any_plan_on_any_machine_is_told_or_is_a_problem(
+    machine: Inventory, content: dict[str, Any]
+) -> None:
+    whatever = {"count": max(1, min(2, len(machine.disks))), "erase": "any"}
+    wanted = parse(plans.text_of({**content, "disks": whatever, "storage": {}}))
+    known = Dmi(serial=wanted.machine.serial, uuid=wanted.machine.uuid)
+    machine = machine.model_copy(update={"dmi": known})
+    refused = tuple(foreseen(wanted, machine, datetime(2026, 11, 23, tzinfo=UTC)))
+    fleet = compare([("one.yaml", wanted)], [machine], datetime(2026, 11, 23, tzinfo=UTC))
+    assert len(fleet.groups) + len(fleet.failed) == 1
+    layout = lay_out(wanted, machine)
+    if isinstance(layout, list):
+        assert fleet.failed
+        return
+    found = preview(wanted, machine, layout, "nobody was asked", refused=refused)
+    assert all(text.isprintable() for text in found.lines())
+    assert json.loads(json.dumps(found.plain()))["hostname"] == wanted.hostname
