@@ -66,6 +66,8 @@ def _below(number: int, interface: Interface, network: Sequence[Interface]) -> M
             texts[f"{number}-carrier.network"] = _text(
                 {
                     "Match": list(_carrier(interface)),
+                    # It never gets further than having a carrier; nothing need wait for more.
+                    "Link": ["RequiredForOnline=no"],
                     "Network": [
                         "LinkLocalAddressing=no",
                         "IPv6AcceptRA=no",

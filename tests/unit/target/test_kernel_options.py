@@ -189,7 +189,7 @@ def test_a_bond_has_its_mode_its_ports_and_the_address_of_the_first() -> None:
 def test_what_only_carries_vlans_is_up_and_has_no_address() -> None:
     files = written(TRUNK)
     assert files["0-carrier.network"] == (
-        "[Match]\nName=bond0\n\n"
+        "[Match]\nName=bond0\n\n[Link]\nRequiredForOnline=no\n\n"
         "[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\nVLAN=vlan42\nVLAN=vlan43\n"
     )
     assert files["vlan42.netdev"] == "[NetDev]\nName=vlan42\nKind=vlan\n\n[VLAN]\nId=42\n"
