@@ -12,7 +12,9 @@ from agent.payload.described import Described
 from agent.plan.network import Interface, Match
 from agent.target.contents import Listed
 from agent.target.family import initrd_builder
+from agent.target.host_network import host_network
 from agent.target.initramfs_tools import InitramfsTools
+from agent.target.networkd import links
 
 WHERE = "configure.network"
 
@@ -71,11 +73,17 @@ class ReachesTang:
         section = self.manifest.tree
         if section is None:  # a whole-disk image is refused by ImageFits
             return
-        builder = initrd_builder(Listed(section))
+        contents, image = Listed(section), self.manifest.name
+        builder, made = initrd_builder(contents), ", ".join(links(self.network))
         if isinstance(builder, InitramfsTools) and all(one.link for one in self.network):
-            made = ", ".join(dict.fromkeys(str(one.link) for one in self.network))
             yield Problem(
                 WHERE,
-                f"{self.manifest.name} starts by initramfs-tools, which makes no {made} before "
-                "Tang is asked: take an image with dracut, or give Tang an interface of its own",
+                f"{image} starts by initramfs-tools, which makes no {made} before Tang is asked: "
+                "take an image with dracut, or give Tang an interface of its own",
+            )
+        if builder is None and host_network(contents).in_initrd(self.network):
+            yield Problem(
+                WHERE,
+                f"{image} has no dracut to build an initrd with {made} in it, which Tang is asked "
+                "through: build it with the package dracut",
             )

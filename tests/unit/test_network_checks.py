@@ -73,9 +73,18 @@ def test_initramfs_tools_cannot_ask_tang_through_a_bond_or_a_vlan() -> None:
     bond = {"bond": {"ports": [{"name": "eno1"}]}, "dhcp": True}
     (message,) = refusals(INITRAMFS_TOOLS, [{**bond, "vlan": 42}])
     assert message == (
-        "configure.network: server starts by initramfs-tools, which makes no vlan42 before Tang is "
-        "asked: take an image with dracut, or give Tang an interface of its own"
+        "configure.network: server starts by initramfs-tools, which makes no bond0, vlan42 before "
+        "Tang is asked: take an image with dracut, or give Tang an interface of its own"
     )
     assert refusals(WORDS, [{**bond, "vlan": 42}]) == []
     assert refusals(INITRAMFS_TOOLS, [bond, {"match": {"name": "eno2"}, "dhcp": True}]) == []
     assert refusals(INITRAMFS_TOOLS, {"dhcp": True}) == []
+
+
+def test_an_image_that_cannot_build_an_initrd_cannot_have_a_bond_in_it() -> None:
+    bond = {"bond": {"ports": [{"name": "eno1"}]}, "dhcp": True}
+    (message,) = refusals(WORDS - {"dracut"}, bond)
+    assert "server has no dracut to build an initrd with bond0 in it" in message
+    assert refusals(WORDS - {"dracut"}, {"dhcp": True}) == []
+    by_command_line = (WORDS - {"dracut", "systemd-networkd"}) | {"NetworkManager"}
+    assert refusals(by_command_line, bond) == []
