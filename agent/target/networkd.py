@@ -89,8 +89,13 @@ def _bond(bond: Bond) -> Mapping[str, str]:
         )
     }
     for number, port in enumerate(bond.ports):
+        # The bond is waited for, not each port: one without a cable is what a bond is for.
         texts[f"{bond.name}-port{number}.network"] = _text(
-            {"Match": list(_match(port)), "Network": [f"Bond={bond.name}"]}
+            {
+                "Match": list(_match(port)),
+                "Link": ["RequiredForOnline=no"],
+                "Network": [f"Bond={bond.name}"],
+            }
         )
     return texts
 

@@ -178,10 +178,12 @@ def test_a_bond_has_its_mode_its_ports_and_the_address_of_the_first() -> None:
             "[Bond]\nMode=802.3ad\nMIIMonitorSec=100ms\n"
         ),
         "bond0-port0.network": (
-            "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n\n[Network]\nBond=bond0\n"
+            "[Match]\nPermanentMACAddress=52:54:00:12:34:56\n\n"
+            "[Link]\nRequiredForOnline=no\n\n[Network]\nBond=bond0\n"
         ),
         "bond0-port1.network": (
-            "[Match]\nPermanentMACAddress=52:54:00:12:34:57\n\n[Network]\nBond=bond0\n"
+            "[Match]\nPermanentMACAddress=52:54:00:12:34:57\n\n"
+            "[Link]\nRequiredForOnline=no\n\n[Network]\nBond=bond0\n"
         ),
     }
 
