@@ -38,8 +38,9 @@ LAYOUT = layout()
 OPTIONS = kernel_options(Dracut().kernel_options(LAYOUT), MACHINE_ID, (), ("console=ttyS0",))
 ESPS = ("efi", "efi2")
 PATHS = "/usr/sbin:/usr/bin:/sbin:/bin"
-# bootctl looks for a FAT partition otherwise (systemd, docs/ENVIRONMENT).
-INSIDE = f"env -i PATH={PATHS} SYSTEMD_RELAX_ESP_CHECKS=1"
+# bootctl looks for a FAT partition otherwise, and without that check takes any /efi, which Debian
+# testing has as an empty directory (systemd, docs/ENVIRONMENT).
+INSIDE = f"env -i PATH={PATHS} SYSTEMD_RELAX_ESP_CHECKS=1 SYSTEMD_ESP_PATH=/boot/efi"
 UPDATE = f"""
 set -e
 cd "$TREE"
