@@ -6,12 +6,13 @@ wrong thumbprint and a bad signature are one answer, not three boots.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from agent.checks.age import NewEnough
 from agent.checks.base import Check
 from agent.checks.configure import ConfigureFits
 from agent.checks.disk_image import DiskImageFits
@@ -189,14 +190,16 @@ def resolve(
     image = _image(plan, machine)
     overlays = [_overlay(plan, number, machine) for number in range(len(plan.overlays))]
     problems += [found for found in (image, *overlays) if isinstance(found, Problem)]
-    over = tuple(found for found in overlays if not isinstance(found, Problem))
+    over = {
+        number: found for number, found in enumerate(overlays) if not isinstance(found, Problem)
+    }
     checks = [*_always(plan, inventory, now)]
     if not isinstance(image, Problem):
-        checks += _of_images(image, over)
+        checks += _of_images(plan, image, over)
     if not isinstance(layout, list):
         checks += _of_layout(plan, layout, inventory)
     if not isinstance(layout, list) and not isinstance(image, Problem):
-        together = layered(image[0], [overlay for overlay, _ in over])
+        together = layered(image[0], [overlay for overlay, _ in over.values()])
         checks += _of_both(plan, layout, together, image[1])
     found = (*examine(checks, machine, progress), *problems)
     problems = [_placed(problem, plan) for problem in found]
@@ -219,11 +222,11 @@ def resolve(
             now=now,
             root=machine.root,
             authorities=machine.authorities,
-            overlays=over,
+            overlays=tuple(over.values()),
         )
     )
     boots = Names(plan.id, inventory.name).esps(plan.disks.count)
-    laid = tuple(overlay for overlay, _ in over)
+    laid = tuple(overlay for overlay, _ in over.values())
     return Order(plan, inventory, image[0], layout, (*erasing, *steps), boots, laid)
 
 
@@ -299,14 +302,20 @@ def _of_both(
 
 
 def _of_images(
-    image: tuple[Described, Source], overlays: Sequence[tuple[Described, Source]]
+    plan: Plan,
+    image: tuple[Described, Source],
+    overlays: Mapping[int, tuple[Described, Source]],
 ) -> Iterator[Check]:
     """Yield the checks of each image by itself."""
     yield PayloadThere(*image)
-    for number, (overlay, source) in enumerate(overlays):
-        where = f"overlays[{number}].manifest"
+    if plan.image.not_older_than is not None:
+        yield NewEnough(image[0], plan.image.not_older_than)
+    for number, (overlay, source) in overlays.items():
+        where, oldest = f"overlays[{number}].manifest", plan.overlays[number].not_older_than
         yield PayloadThere(overlay, source, where)
         yield OverlayFits(overlay, image[0], where)
+        if oldest is not None:
+            yield NewEnough(overlay, oldest, where)
 
 
 def _overlay(plan: Plan, number: int, machine: Machine) -> tuple[Described, Source] | Problem:

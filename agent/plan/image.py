@@ -9,10 +9,16 @@ from pydantic import ConfigDict, Field
 
 from agent.plan.disks import OneOrMore
 from agent.plan.part import Fault, Part, one_of
-from agent.plan.text import ContainerAddress, ImageUrl, NoProxy, ProxyUrl, Token
+from agent.plan.text import ContainerAddress, ImageUrl, NoProxy, ProxyUrl, Time, Token
 
 Verify = Literal["sample", "full"]
 VERIFY: tuple[Verify, ...] = ("sample", "full")
+
+
+NOT_OLDER_THAN = (
+    "refuses an image that was packed before this: one with a good signature may still be an old "
+    "one, which a mirror kept or somebody put there"
+)
 
 
 class Image(Part):
@@ -59,6 +65,7 @@ manifest:
         description="hosts asked without the proxy: names (with all below them), addresses, "
         "networks such as 192.0.2.0/24",
     )
+    not_older_than: Time | None = Field(None, description=NOT_OLDER_THAN)
     verify: Annotated[Verify, one_of(VERIFY)] = Field(
         "sample",
         description="how much of a whole-disk image is read back from the disks before they may "
@@ -66,7 +73,17 @@ manifest:
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return self._one_image(), self._mirrors_differ(), self._proxy_is_there()
+        return (
+            self._one_image(),
+            self._mirrors_differ(),
+            self._proxy_is_there(),
+            self._one_way_to_pin(),
+        )
+
+    def _one_way_to_pin(self) -> Iterator[Fault]:
+        if self.not_older_than is not None and self.oci is not None:
+            message = "the digest in oci says which image it is already: leave this out"
+            yield Fault(("not_older_than",), message)
 
     def _one_image(self) -> Iterator[Fault]:
         if not self.manifest and self.oci is None:

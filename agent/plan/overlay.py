@@ -8,8 +8,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from agent.plan.disks import OneOrMore
+from agent.plan.image import NOT_OLDER_THAN
 from agent.plan.part import Fault, Part
-from agent.plan.text import ImageUrl, Token
+from agent.plan.text import ImageUrl, Time, Token
 
 
 class Overlay(Part):
@@ -30,6 +31,8 @@ manifest: https://images.example.com/databases.json
     token: Token | None = Field(
         None, description="bearer token for the hosts named in `manifest`, sent to no other"
     )
+
+    not_older_than: Time | None = Field(None, description=NOT_OLDER_THAN)
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
         return (self._mirrors_differ(),)

@@ -111,6 +111,20 @@ def test_what_cannot_be_laid_over_a_tree_is_refused(host: FakeHost) -> None:
     ]
 
 
+def test_an_old_overlay_is_refused_where_the_plan_says_how_old_it_may_be(host: FakeHost) -> None:
+    asked = [OVERLAYS[0], {**OVERLAYS[1], "not_older_than": "2026-12-01T00:00:00Z"}]
+    with pytest.raises(MachineError) as caught:
+        resolve(plan(overlays=asked), SERVER, host.machine(), NOW, lambda done, total: None)
+    (told,) = map(str, caught.value.problems)
+    assert told == (
+        "overlays[1].manifest: db01 was packed at 2026-11-22T00:00:00Z, the plan takes none older "
+        "than 2026-12-01T00:00:00Z: this mirror has not the one that is meant"
+    )
+    asked[1]["not_older_than"] = "2026-11-22T00:00:00Z"
+    found = resolve(plan(overlays=asked), SERVER, host.machine(), NOW, lambda done, total: None)
+    assert len(found.overlays) == 2
+
+
 def test_all_of_them_must_fit_the_volumes_together(host: FakeHost) -> None:
     host.images.others[OWN] = overlay("db01", size=900 * GIB)
     (told,) = refusals(host)

@@ -336,6 +336,9 @@ CASES = (
     # --- the image ---
     met("a manifest that nobody signed", setting("images.wrong", "matches no trusted key"),
         "image.manifest", "matches no trusted key"),
+    met("an image of last year", lambda host: None, "image.manifest: debian13 was packed at",
+        "the plan takes none older than 2999-01-01T00:00:00Z", plan=order(image={
+            "manifest": "http://10.0.0.5/x.json", "not_older_than": "2999-01-01T00:00:00Z"})),
     met("a payload that is not there", setting("images.away", "404 Not Found"), "404 Not Found"),
     met("an image of another architecture", tree(lambda section: {"architecture": "s390x"}),
         "is built for s390x"),
