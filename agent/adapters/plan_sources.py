@@ -30,7 +30,7 @@ from agent.media.names import LABEL, PLAN
 from agent.payload.answer import retry_after
 from agent.payload.sign import SIGNATURE_SIZE
 from agent.proxy import Proxies
-from agent.report.tls import connect, hung_up
+from agent.report.tls import causes, connect, hung_up
 from agent.tls import OLDEST
 from agent.trust import CHALLENGE, FRESHNESS
 
@@ -132,7 +132,8 @@ class UrlPlan:
             if hung_up(error):
                 raise _TryAgainError(f"TLS: {_reason(error)}") from error
             # Not retried: neither a wrong certificate (or clock) nor a bad URL mends itself.
-            raise MachineError([Problem("plan", f"{url}: {_reason(error)}")]) from error
+            reason = f"{url}: {_reason(error)}{_by_which_clock(error)}"
+            raise MachineError([Problem("plan", reason)]) from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise _TryAgainError(_reason(error)) from error
         return _Answer(answer.url, answer.status_code, answer.headers, content)
@@ -236,6 +237,17 @@ def signature_of(plan: Path) -> bytes | None:
             return stream.read(SIGNATURE_SIZE + 1)
     except FileNotFoundError:
         return None
+
+
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (openssl-verify(1)).
+_OUT_OF_TIME = (9, 10)
+
+
+def _by_which_clock(error: BaseException) -> str:
+    """Return what to add where a certificate's time was judged: by a clock that may be wrong."""
+    if not any(getattr(each, "verify_code", None) in _OUT_OF_TIME for each in causes(error)):
+        return ""
+    return f"; this machine's clock says {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: is it right?"
 
 
 _BACKOFF = wait_random_exponential(multiplier=1, max=10)

@@ -12,12 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(directory: Path, address: str) -> tuple[Path, Path]:
-    """Write a certificate for one IP address that is its own authority; return it and its key."""
+def self_signed(directory: Path, address: str, after: timedelta = timedelta()) -> tuple[Path, Path]:
+    """Write a certificate for one IP address that is its own authority; return it and its key.
+
+    It is valid for a day, from an hour ago or from `after` later.
+    """
     directory.mkdir(exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bedplate test")])
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) + after
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,22 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_asked_again(tmp_pa
         found = UrlPlan(url, ca_bundle=certificate).read()
         assert found is not None
         assert found.content == PLAN
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [(timedelta(days=90), "not yet valid"), (timedelta(days=-90), "certificate has expired")],
+)
+def test_a_certificate_out_of_its_time_is_told_with_the_clock_that_judged_it(
+    tmp_path: Path, after: timedelta, said: str
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key = self_signed(tmp_path, "127.0.0.1", after)
+    tls.load_cert_chain(certificate, key)
+    with Crooked({"plan.yaml": PLAN}, tls=tls) as server:
+        told = refusal(UrlPlan(server.url("plan.yaml"), ca_bundle=certificate))
+    assert said in told
+    assert f"this machine's clock says {datetime.now(UTC):%Y-}" in told
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
