@@ -22,9 +22,6 @@ from agent.payload.room import Room
 
 MEMORY = 24 << 20
 """Bytes of image under way: with large chunks there are fewer threads."""
-FRAMES = 1 << 20
-"""Bytes of frames under way for each thread; those that did not compress have to queue."""
-
 SPARE = 1
 """Threads without a buffer: they wait for the network, or have a frame ready for the next. Of those
 with one some wait for the device, and a core that nobody decodes on is idle then."""
@@ -95,7 +92,7 @@ class _Shift:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         most = max(chunk.stored for chunk in manifest.chunks)
-        self._room = Room(max(lanes * FRAMES, most), self._stopped)
+        self._room = Room.of(lanes, most, self._stopped)
         self._couriers: list[Courier] = []
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         self._failure: BaseException | None = None

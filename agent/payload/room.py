@@ -11,8 +11,12 @@ import mmap
 import threading
 from bisect import insort
 from dataclasses import dataclass
+from typing import Self
 
 from agent.payload.direct import pages
+
+EACH = 5 << 18
+"""Bytes of frames under way for each thread; those that did not compress have to queue."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Room:
         self._memory = memoryview(pages(self._size))
         self._taken: list[tuple[int, int]] = []
         self._changed = threading.Condition()
+
+    @classmethod
+    def of(cls, threads: int, longest: int, stopped: threading.Event) -> Self:
+        """Return one for so many at once, in which the longest frame has room in any case."""
+        return cls(max(threads * EACH, longest), stopped)
 
     def take(self, length: int) -> Piece | None:
         """Wait for a piece of `length` bytes, at most all there are; None once `stopped`."""

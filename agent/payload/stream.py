@@ -1,7 +1,7 @@
 """The raw image, in order, verified, in bounded memory: many connections behind one iterator.
 
 Each connection's thread receives, hashes and decodes a chunk of its own into a buffer of its own
-(all three release the interpreter lock); the caller gets them in order. At most three chunks more
+(all three release the interpreter lock); the caller gets them in order. At most four chunks more
 than there are connections are under way or waiting, so memory does not grow with the image.
 """
 
@@ -26,8 +26,9 @@ from agent.payload.lent import Buffers
 from agent.payload.manifest import Manifest
 from agent.payload.mirrors import Mirrors, NoRangesError
 from agent.payload.options import FetchOptions
+from agent.payload.room import Room
 
-AHEAD = 3
+AHEAD = 4
 """Chunks that may wait for the caller, so that no connection idles while one is late, or while a
 large file keeps one program busy that the caller feeds."""
 QUEUE = 1024
@@ -109,6 +110,7 @@ class _Crew:
         self._mine = threading.local()
         # mmap and not bytearray: whole pages, which a pipe can take, and given back when done.
         self._buffers = [pages(manifest.chunk_size) for _ in range(lanes + AHEAD)]
+        self._room = Room.of(lanes, max(chunk.stored for chunk in manifest.chunks), self._stopped)
         self._pool = ThreadPoolExecutor(lanes, "fetch", initializer=self._hire)
 
     def __enter__(self) -> Self:
@@ -121,6 +123,7 @@ class _Crew:
         traceback: TracebackType | None,
     ) -> None:
         self._stopped.set()
+        self._room.wake()
         for courier in self._couriers:
             courier.abort()
         self._pool.shutdown(cancel_futures=True)
@@ -168,8 +171,14 @@ class _Crew:
         self._couriers.append(self._mine.courier)
 
     def _fill(self, number: int, buffer: mmap.mmap) -> None:
-        if self._stopped.is_set():  # hired too late to be told
-            return
         courier: Courier = self._mine.courier
-        with memoryview(buffer) as view:
-            courier.bring(number, view[: self._manifest.chunks[number].length])
+        chunk = self._manifest.chunks[number]
+        frame = self._room.take(chunk.stored)
+        if frame is None:  # hired too late to be told
+            return
+        try:
+            courier.fetch(number, frame.view)
+            with memoryview(buffer) as view, view[: chunk.length] as content:
+                courier.decode(number, frame.view, content)
+        finally:
+            self._room.give(frame)

@@ -6,8 +6,8 @@ Python's tarfile is three times slower and loses extended attributes and ACLs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -103,8 +103,12 @@ def extract(
             # All are started first: what that takes is over when the first chunk has come.
             with start() if cuts is None else start(DELAY) as pipe:
                 if cuts is not None:
-                    with Shards(start, cuts.lanes, back=back) as shards:
-                        _unpack_shards(_ready(stream, root, cuts), cuts, shards, fed)
+                    with (
+                        Shards(start, cuts.lanes, back=back) as shards,
+                        # By hand: an error that is on its way would keep the target open.
+                        closing(_ready(stream, root, cuts)) as ready,
+                    ):
+                        _unpack_shards(ready, cuts, shards, fed)
                     fed.note(shards.fed)
                     flusher.soon()
                 rest = stream if apart is None else apart.sifted(stream, back)
@@ -144,13 +148,14 @@ class _Fed:
         self.progress(count, self.size)
 
 
-def _ready(stream: Iterator[Chunk], root: Path, cuts: Cuts) -> Iterator[Chunk]:
+def _ready(stream: Iterator[Chunk], root: Path, cuts: Cuts) -> Generator[Chunk, None, None]:
     """Have the directories of all members made, before any tar needs them."""
     if cuts.ahead is None:
-        return with_parents(stream, root)
+        yield from with_parents(stream, root)
+        return
     first = list(islice(stream, 1))  # whoever fetches goes on with those behind it meanwhile
     make_directories(cuts.ahead(), root)
-    return chain(first, stream)
+    yield from chain(first, stream)
 
 
 def _unpack_shards(stream: Iterator[Chunk], cuts: Cuts, shards: Shards, fed: _Fed) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="lays files of all own
 
 SYMLINK, HARDLINK, DIRECTORY = tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE
 Member = tuple[tarfile.TarInfo, bytes]
+SLACK = 60.0
+"""Seconds that a busy machine may take."""
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +209,24 @@ def test_directories_are_there_before_any_tar_is_given_a_file_in_them(root: Path
     assert {f"a/{n}/b/{n % 3}" for n in range(50)} <= made
     assert len(made) == 1 + 3 * 50
     assert {(root / path).stat().st_mode & 0o7777 for path in made} == {0o755}
+
+
+def test_all_tars_are_started_before_there_is_anything_for_them(root: Path) -> None:
+    cut = each_alone(tar_of((member(f"file{n}"), b"") for n in range(8)))
+    started = Awaited()
+
+    def late() -> Iterator[Chunk]:
+        assert started.enough.wait(SLACK)
+        yield from cut.chunks
+
+    extract(late(), root, started, size=cut.size, cuts=replace(cut.cuts, lanes=3))
+    assert {path.name for path in walk(root)} == {f"file{n}" for n in range(8)}
+
+
+def test_a_tar_that_nothing_is_left_for_ends_well(root: Path, nothing_left: None) -> None:
+    cut = each_alone(tar_of([(member("file", b"content"), b"content")]))
+    extract(iter(cut.chunks), root, feeding, size=cut.size, cuts=replace(cut.cuts, lanes=4))
+    assert (root / "file").read_bytes() == b"content"
 
 
 @pytest.mark.parametrize("name", ["there/new/file", "climbs/new/file", "../outside/new/file"])
@@ -389,6 +410,23 @@ class Replaced:
         return feeding(*argv, pipe_size=pipe_size, patience=patience)
 
 
+class Awaited:
+    """The feeding port; `enough` is set when four programs have been started."""
+
+    def __init__(self) -> None:
+        self.enough, self._numbers = threading.Event(), iter(range(1, 99))
+
+    def __call__(
+        self,
+        *argv: str | os.PathLike[str],
+        pipe_size: int = 1 << 20,
+        patience: float | None = None,
+    ) -> AbstractContextManager[IO[bytes]]:
+        if next(self._numbers) == 4:
+            self.enough.set()
+        return feeding(*argv, pipe_size=pipe_size, patience=patience)
+
+
 BIG = 400
 """Chunks that no pipe and no queue can hold."""
 
@@ -443,8 +481,18 @@ def test_a_stream_that_fails_stops_all_and_keeps_its_own_message(
         yield from list(many([]))[:9]
         raise ImageError("chunk 9: no mirror has it")
 
-    with pytest.raises(ImageError, match=r"^chunk 9: no mirror has it$"):
+    with pytest.raises(ImageError, match=r"^chunk 9: no mirror has it$") as caught:
         extract(broken(), root, feeding, size=MANY_SIZE, cuts=MANY)
+    assert not [place for place in opened() if place.is_relative_to(root)], caught.value
+
+
+def opened() -> list[Path]:
+    """Return what this process has open."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was that of this directory
+            found.append(descriptor.readlink())
+    return found
 
 
 def test_a_full_volume_is_named(root: Path, nothing_left: None) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agent.payload.direct import pages
 from agent.payload.lent import Buffers, Spliced, waiting
-from agent.payload.room import Piece, Room
+from agent.payload.room import EACH, Piece, Room
 
 SIZE = 64 << 10
 
@@ -139,6 +139,12 @@ def test_pieces_of_a_room_never_overlap(lengths: list[tuple[int, int]]) -> None:
         there.append((got, which))
     for piece, mark in there:
         assert bytes(piece.view) == bytes([mark]) * len(piece.view)
+
+
+def test_the_longest_frame_has_room_where_each_has_less() -> None:
+    piece = Room.of(2, 3 * EACH, threading.Event()).take(3 * EACH)
+    assert piece is not None
+    assert len(piece.view) == 3 * EACH
 
 
 def test_who_waits_for_room_gets_it_or_hears_that_nobody_wants_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -61,6 +63,40 @@ def test_keys_in_a_directory_that_is_not_there_are_a_named_problem(tmp_path: Pat
 def test_the_key_id_is_what_openssl_and_sha256sum_show() -> None:
     der = KEY.public.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert KEY.public.id == sha256(der).hexdigest()[:16]
+
+
+def test_a_public_key_is_written_as_openssl_does() -> None:
+    pem = KEY.public.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert KEY.public.pem == pem
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\n", b"\r\n"),
+        (b"MCow", b"MC\now"),
+        (b"KEY-----\nM", b"KEY-----  \nM"),
+    ],
+)
+def test_a_key_is_the_same_however_its_lines_are_broken(old: bytes, new: bytes) -> None:
+    pem = KEY.public.pem.replace(old, new)
+    assert pem != KEY.public.pem
+    assert load_public_keys(pem, "keys") == (KEY.public,)
+
+
+def test_what_a_trusted_key_is_read_with_knows_no_other_formats() -> None:
+    """Those of OpenSSH alone bring more code than all of this package."""
+    program = """if True:
+        import sys
+        from agent.payload.sign import load_public_keys
+        (key,) = load_public_keys(sys.stdin.buffer.read(), "keys")
+        print(key.id, *sorted(sys.modules))
+        """
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, input=KEY.public.pem, stdout=subprocess.PIPE, check=True)
+    found, *modules = done.stdout.decode().split()
+    assert found == KEY.public.id
+    assert not [name for name in modules if name.endswith(".serialization.ssh")]
 
 
 def test_a_signing_key_shows_only_its_public_id() -> None:
