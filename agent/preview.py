@@ -67,6 +67,10 @@ class Preview:
         """Yield the preview for people; `now` is what the age of a loss is counted to."""
         yield f"plan {self.plan.id} for {self.plan.hostname}"
         yield f"machine {self.machine.name}"
+        done = self.machine.installed_by(self.plan.id)
+        if done is not None:
+            yield f"installed already: this plan was carried out at {done.finished}, install would"
+            yield "  do nothing and boot it; a new installation needs a new id. It would be:"
         for verdict in self.chosen:
             use = "the system" if verdict.use == "system" else verdict.use
             taken = f"takes {verdict.disk} for {use}" if use else f"leaves {verdict.disk} alone"
@@ -102,10 +106,12 @@ class Preview:
     def plain(self) -> dict[str, Any]:
         """Return the preview as JSON-able data; sizes are bytes, what is not known is null."""
         encryption = self.plan.encryption
+        done = self.machine.installed_by(self.plan.id)
         return {
             "plan": str(self.plan.id),
             "hostname": self.plan.hostname,
             "machine": self.machine.name,
+            "installed_already": done and done.finished,
             "chosen": [
                 {
                     "path": verdict.disk.path,

@@ -109,17 +109,6 @@ def esps(plan: Plan, inventory: Inventory, marker: Marker) -> tuple[UUID, ...]:
     return Names(plan.id, inventory.name).esps(plan.disks.count)
 
 
-def installed_already(plan: Plan, inventory: Inventory) -> Marker | None:
-    """Return the marker of a finished installation by this very plan on this machine.
-
-    One leg of a mirror is enough: a machine whose other disk was replaced keeps its data.
-    """
-    for disk in inventory.disks:
-        if disk.marker is not None and disk.marker.plan == plan.id:
-            return disk.marker
-    return None
-
-
 def lay_out(plan: Plan, inventory: Inventory) -> Layout | Whole | list[Problem]:
     """Choose the disks and place everything on them, or return every reason why not. Pure."""
     if unclear := list(undecided(plan, inventory)):

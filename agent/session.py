@@ -31,7 +31,7 @@ from agent.machine import Machine
 from agent.plan.model import Finish, Plan
 from agent.plan.parse import parse
 from agent.report.reporter import Reporter
-from agent.resolve import Order, esps, installed_already, resolve
+from agent.resolve import Order, esps, resolve
 from agent.trust import Trust, clock_doubts
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def _phases(
         }
         if doubts := clock_doubts(plan.expires, datetime.now(UTC), found.server_time):
             raise MachineError([Problem("expires", doubts)])
-    marker = installed_already(plan, inventory)
+    marker = inventory.installed_by(plan.id)
     if marker is not None:
         log.warning("plan %s is installed already (%s)", plan.id, marker.finished)
         reporter.final({"state": Outcome.ALREADY.value, "installed": marker.finished})

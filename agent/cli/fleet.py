@@ -234,6 +234,8 @@ def _lines(fleet: Fleet) -> Iterator[str]:
         count = len(group.members)
         lost = sum(bool(member.lost) for member in group.members)
         erased = f"; {lost} of them have something on their disks to lose" if lost else ""
+        done = sum(member.done for member in group.members)
+        erased += f"; {done} of them are installed by these plans already" if done else ""
         yield f"{count} machine{'s' * (count != 1)}: layout {letter(number)}{erased}"
         if number:
             yield f"  {_names(group.members)}"
@@ -265,6 +267,7 @@ def _plain(fleet: Fleet, broken: Sequence[Problem]) -> dict[str, object]:
             "hosts": [member.hostname for member in group.members],
             "lines": list(group.lines),
             "lose_something": [m.hostname for m in group.members if m.lost],
+            "installed_already": [m.hostname for m in group.members if m.done],
         }
 
     return {

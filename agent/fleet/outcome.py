@@ -36,6 +36,8 @@ class Outcome:
     problems: tuple[Problem, ...] = ()
     lost: int = 0
     """How many things on the chosen disks would be erased."""
+    done: bool = False
+    """Whether the machine is installed by this very plan, so that it would do nothing."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def _outcome(where: str, plan: Plan, machines: _Machines, now: datetime) -> Outc
         return Outcome(where, plan.hostname, machine.name, (), tuple(problems))
     lost = sum(len(laid.disk.content) for laid in layout.every_disk)
     lines = (*_system(plan, machine), *described(layout))
-    return Outcome(where, plan.hostname, machine.name, lines, (), lost)
+    done = machine.installed_by(plan.id) is not None
+    return Outcome(where, plan.hostname, machine.name, lines, (), 0 if done else lost, done)
 
 
 def _system(plan: Plan, machine: Inventory) -> Iterator[str]:

@@ -186,6 +186,14 @@ class Inventory(Fact):
     unknown: tuple[str, ...] = ()
     """In words, what of the machine another tool's facts could not tell (`inventory.foreman`)."""
 
+    def installed_by(self, plan: UUID) -> Marker | None:
+        """Return the marker of a finished installation by this very plan, if a disk has one.
+
+        One leg of a mirror is enough: a machine whose other disk was replaced keeps its data.
+        """
+        markers = (disk.marker for disk in self.disks if disk.marker is not None)
+        return next((marker for marker in markers if marker.plan == plan), None)
+
     @property
     def name(self) -> str:
         """What to call this machine in events: DMI serial, else UUID, else the first MAC."""

@@ -23,7 +23,7 @@ from agent.errors import PlanError
 from agent.fleet.hosts import NO_TEXT, SIZES, read_hosts
 from agent.fleet.outcome import compare, letter
 from agent.fleet.render import overlaid, render
-from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Nic, Tpm
+from agent.inventory.model import Content, Disk, Dmi, Firmware, Inventory, Marker, Nic, Tpm
 from agent.plan.model import Plan
 from tests.unit.plan.plans import encrypted
 
@@ -375,6 +375,21 @@ def test_a_thousand_plans_take_less_than_five_seconds_of_a_processor(room: Path)
     assert process_time() - before < 5 / 4
     assert done.exit_code == 0, done.stderr
     assert done.stdout.startswith("250 machines: layout A\n")
+
+
+def test_machines_that_are_done_are_counted_and_lose_nothing(room: Path) -> None:
+    plan = yaml.safe_load((room / "plans/db2.yaml").read_text())
+    marker = {"plan": plan["id"], "hostname": "db2", "machine": "CZ2", "finished": "2026"}
+    content = Content(device="/dev/sda1", kind="ext4", size=GB, partition_name="bedplate-root")
+    first, second = machine(2).disks
+    installed = first.model_copy(update={"marker": Marker(**marker), "content": (content,)})
+    record(room, 2, machine(2, disks=(installed, second)))
+    done = preview(room)
+    assert done.exit_code == 0, done.stderr
+    assert "4 machines: layout A; 1 of them are installed by these plans already" in done.stdout
+    assert "to lose" not in done.stdout
+    told = json.loads(preview(room, "--json").stdout)
+    assert told["groups"][0]["installed_already"] == ["db2"]
 
 
 def test_a_container_is_named_as_an_image_is(room: Path) -> None:

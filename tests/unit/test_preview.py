@@ -15,7 +15,7 @@ from agent.checks.foreseen import foreseen
 from agent.cli import main
 from agent.cli.ask import manifest_of
 from agent.fleet.outcome import compare
-from agent.inventory.model import Content, Disk, Dmi, Inventory
+from agent.inventory.model import Content, Disk, Dmi, Inventory, Marker
 from agent.layout.extents import GIB, MIB
 from agent.payload.described import Described
 from agent.plan.in_words import unlock_in_words
@@ -80,6 +80,17 @@ def test_every_disk_is_taken_or_left_alone_for_a_reason() -> None:
 def test_a_disk_is_taken_for_what_it_meets(where: dict[str, Any], why: str) -> None:
     found = shown(plan(disks={"count": 2, "where": where}))
     assert found.chosen[0].why == (why,)
+
+
+def test_a_plan_that_was_carried_out_is_told_to_do_nothing() -> None:
+    wanted = plan()
+    marker = Marker(plan=wanted.id, hostname="db01", machine="CZ1234", finished="2026-11-01T00:00Z")
+    done = DISKS[1].model_copy(update={"marker": marker})
+    found = shown(wanted, SERVER.model_copy(update={"disks": (DISKS[0], done)}))
+    assert "carried out at 2026-11-01T00:00Z" in line(found, "installed already")
+    assert found.plain()["installed_already"] == "2026-11-01T00:00Z"
+    assert shown().plain()["installed_already"] is None
+    assert not any(text.startswith("installed") for text in shown().lines())
 
 
 # --- the layout, what is lost

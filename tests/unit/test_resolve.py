@@ -20,7 +20,7 @@ from agent.layout.model import Layout, Role
 from agent.layout.picture import plain, tree
 from agent.machine import Advertisement
 from agent.plan.parse import parse
-from agent.resolve import Order, installed_already, lay_out, resolve
+from agent.resolve import Order, lay_out, resolve
 from tests.unit.fakes import DISKS, SERVER, TANG, FakeHost, plan
 from tests.unit.fakes_keys import FakeTang, FakeTpm, advertisement
 from tests.unit.plan import plans
@@ -210,13 +210,13 @@ def test_a_finished_installation_by_this_plan_is_found_on_either_leg() -> None:
     wanted = plan()
     mine = Marker(plan=wanted.id, hostname="db01", machine="CZ1234", finished="2026-11-22")
     other = mine.model_copy(update={"plan": UUID(int=1)})
-    assert installed_already(wanted, SERVER) is None
+    assert SERVER.installed_by(wanted.id) is None
     for disks in (
         (changed(DISKS[0], marker=mine), DISKS[1]),
         (changed(DISKS[0], marker=other), changed(DISKS[1], marker=mine)),
     ):
-        assert installed_already(wanted, with_disks(*disks)) == mine
-    assert installed_already(wanted, with_disks(changed(DISKS[0], marker=other))) is None
+        assert with_disks(*disks).installed_by(wanted.id) == mine
+    assert with_disks(changed(DISKS[0], marker=other)).installed_by(wanted.id) is None
 
 
 # --- any machine, any plan ---

@@ -22,7 +22,7 @@ from agent.layout.whole import Whole
 from agent.payload import gpt
 from agent.payload.manifest import Chunk, Manifest, Payload
 from agent.payload.stamp import NAME, TYPE, UNDER_WAY, Stamp, place
-from agent.resolve import Order, installed_already, lay_out, resolve
+from agent.resolve import Order, lay_out, resolve
 from agent.resolve import esps as esps_of
 from agent.session import Outcome, run
 from agent.steps.enter_image import EnterImage
@@ -311,7 +311,7 @@ def test_the_marker_says_which_plan_and_which_esp(host: FakeHost) -> None:
     assert (found.plan, found.machine, found.esp) == (decided.plan.id, "CZ1234", ESP.partuuid)
     assert datetime.fromisoformat(found.finished).tzinfo is not None
     disks = (DISKS[0].model_copy(update={"marker": found}), DISKS[1])
-    assert installed_already(decided.plan, SERVER.model_copy(update={"disks": disks})) == found
+    assert SERVER.model_copy(update={"disks": disks}).installed_by(decided.plan.id) == found
     assert esps_of(decided.plan, SERVER, found) == (ESP.partuuid,)
     old = found.model_copy(update={"esp": None})
     assert esps_of(decided.plan, SERVER, old) == ()
