@@ -20,9 +20,9 @@ from agent.errors import ImageError
 PERIOD = 0.25
 """Seconds between two flushes, at least; a tenth of that is no better."""
 REST = 0.5
-"""Times as long as the last flush took, at least: a file system that is being flushed may make those
-wait who write to it. Three times as long leaves so much for the end that it is written for seconds
-while nothing is unpacked any more."""
+"""Times as long as the last flush took, at least: a file system that is being flushed may have
+those wait who write to it. Three times as long leaves so much for the end that it is written for
+seconds while nothing is unpacked any more."""
 _ROOM = 64 << 10
 
 
