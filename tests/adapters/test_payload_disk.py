@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -313,7 +314,7 @@ def test_a_lock_that_udev_holds_is_waited_for(image: DiskImage, device: Path) ->
     ],
 )
 def test_another_device_behind_the_path_is_not_touched(
-    image: DiskImage, device: Path, known: dict[str, int], reason: str
+    image: DiskImage, device: Path, known: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(StepError, match=reason):
         flash(image.manifest, local(device), Target(device, **known), SAMPLE)
