@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agent.cli.bar import bar
+from agent.cli.ending import orderly
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.source import existing, open_source
 from agent.payload.manifest import CHUNK_SIZE, CHUNK_SIZES, Manifest
@@ -164,6 +165,7 @@ def pack_command(
     )
     signing = load_signing_key(key)
     with (
+        orderly(),
         open_source(source, wish, more["ca"]) as opened,
         bar(f"packing {source}", quiet=as_json) as progress,
     ):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,3 +80,41 @@ def test_an_older_image_decides_the_chunk_size(room: Path) -> None:
     done = pack(room, "new", "--previous", room / "old.json", "--chunk-size", "1 MiB")
     assert done.exit_code == 2
     assert "--chunk-size: with --previous it is that of the older image" in done.stderr
+
+
+# What runs the tests may have ignored some of them, as nohup and shells do for what they start.
+ALIVE_TO_SIGNALS = """
+import signal
+for one in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(one, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from agent.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 1)]
+)
+def test_a_pack_that_is_told_to_end_leaves_nothing(
+    room: Path, told: signal.Signals | None, status: int
+) -> None:
+    images = room / "images"
+    argv = ["pack", "-", "-n", "web", "-k", room / "image.key", "-d", images]
+    with subprocess.Popen(
+        [sys.executable, "-c", ALIVE_TO_SIGNALS, *map(str, argv)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+    ) as program:  # fmt: skip
+        assert program.stdin is not None
+        begun = tarfile.TarInfo("usr/large")
+        begun.size = 4 << 30
+        # It goes on until nobody reads: Python notes a signal only when a read has ended.
+        with suppress(BrokenPipeError):
+            program.stdin.write(begun.tobuf())
+            while program.poll() is None:
+                program.stdin.write(bytes(1 << 16))
+                if told is not None and list(images.glob(".web.*/payload")):
+                    program.send_signal(told)
+                    told = None
+    assert list(images.iterdir()) == []
+    assert program.returncode == status
