@@ -81,8 +81,9 @@ class Storage(Part):
     group. Further disks are for `data`.
 
     The preset `whole-disk` is for images of `kind: disk`, and they for no other: the image is
-    written to the disk as it is, or to a mirror of two whole disks. It has no other key beside it,
-    and no `encryption` and no `configure`: what lies inside such an image is its maker's.
+    written to the disk as it is, or to a mirror of two whole disks, which it must assemble itself
+    when it starts. It has no other key beside it, and no `encryption` and no `configure`: what lies
+    inside such an image is its maker's.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"boot", "esp", "raid"})
