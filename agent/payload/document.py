@@ -6,8 +6,10 @@ number in quotes, a chunk that overlaps another are all named, together.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,6 +47,14 @@ def parse(document: bytes) -> Manifest:
         return Manifest.model_validate_json(document)
     except ValidationError as error:
         raise PlanError(list(_problems(error))) from None
+    finally:
+        _give_back()
+
+
+def _give_back() -> None:
+    """Let go of what parsing took, 0.4 kB a chunk, which the C library keeps for another time."""
+    with suppress(AttributeError):  # not every C library has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _compact(value: object) -> str:
