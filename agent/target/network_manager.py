@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 
 from agent.plan.network import Interface, Match
+from agent.target.networkd import kept_names
 from agent.target.tree import TargetFile
 
 DIRECTORY = "/etc/NetworkManager/system-connections"
@@ -41,10 +42,11 @@ def network_manager(network: Sequence[Interface]) -> tuple[TargetFile, ...]:
                 texts |= _carrier(f"bedplate-{number}-carrier", interface, nothing)
         else:
             texts |= _carrier(f"bedplate-{number}", interface, own)
-    return tuple(
+    files = tuple(
         TargetFile.text(f"{DIRECTORY}/{name}.nmconnection", text, 0o600)
         for name, text in texts.items()
     )
+    return (*files, *kept_names(network))
 
 
 def _same_carrier(one: Interface, other: Interface) -> bool:

@@ -27,7 +27,27 @@ def networkd(network: Sequence[Interface]) -> tuple[TargetFile, ...]:
     files = [
         TargetFile.text(f"{DIRECTORY}/10-bedplate-{name}", text) for name, text in texts.items()
     ]
-    return (*files, _wait_for_any())
+    return (*files, *kept_names(network), _wait_for_any())
+
+
+def kept_names(network: Sequence[Interface]) -> tuple[TargetFile, ...]:
+    """Return what keeps udev from renaming a bond or VLAN; it has the MAC address of a port.
+
+    systemd-network-generator(8) makes of `ifname=NAME:MAC` that whatever has this address is called
+    so, and a bond without a name is one that nobody finds. The first file that fits counts.
+    """
+    return tuple(
+        TargetFile.text(
+            f"{DIRECTORY}/10-bedplate-{name}.link",
+            _text(
+                {
+                    "Match": [f"OriginalName={name}"],
+                    "Link": ["NamePolicy=keep", "MACAddressPolicy=none"],
+                }
+            ),
+        )
+        for name in links(network)
+    )
 
 
 def links(network: Sequence[Interface]) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def test_networkd_knows_every_line_of_an_installed_system(tmp_path: Path) -> Non
         {"match": {"name": "eth2"}, "vlan": 44, "dhcp": "ipv6"},
     ]
     for file in networkd(Configure.model_validate({"network": given}).network):
-        if file.path.suffix in {".network", ".netdev"}:
+        if file.path.suffix in {".link", ".network", ".netdev"}:
             (tmp_path / file.path.name).write_bytes(file.content)
     said, complaints = said_of(tmp_path)
     assert complaints == []

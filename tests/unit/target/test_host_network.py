@@ -99,6 +99,8 @@ BOND = {"ports": [{"mac": MAC}, {"name": "eth1"}], "mode": "802.3ad"}
 def connections(given: object) -> dict[str, dict[str, dict[str, str]]]:
     found = {}
     for file in made(given):
+        if file.path.suffix != ".nmconnection":
+            continue
         parser = configparser.ConfigParser(delimiters="=")
         parser.read_string(file.content.decode())
         found[file.path.stem] = {name: dict(parser[name]) for name in parser.sections()}
@@ -119,6 +121,15 @@ def test_a_bond_is_a_connection_with_one_for_each_port() -> None:
         assert port["connection"]["master"] == "bond0"
         assert port["connection"]["slave-type"] == "bond"
         assert "ipv4" not in port
+
+
+def test_udev_keeps_the_names_of_bonds_and_vlans_here_too() -> None:
+    given = [{"bond": BOND, "vlan": 42, "dhcp": True}, {"match": {"name": "eth2"}, "dhcp": True}]
+    links = [str(file.path) for file in made(given) if file.path.suffix == ".link"]
+    assert links == [
+        "/etc/systemd/network/10-bedplate-bond0.link",
+        "/etc/systemd/network/10-bedplate-vlan42.link",
+    ]
 
 
 def test_vlans_lie_on_a_bond_or_on_the_card_of_a_mac() -> None:

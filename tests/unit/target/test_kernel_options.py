@@ -4,6 +4,7 @@ import pytest
 
 from agent.plan.configure import Configure
 from agent.plan.network import Interface
+from agent.target.host_network import BY_NETWORKD
 from agent.target.initrd_network import initrd_network
 from agent.target.kernel_options import kernel_options, root_options
 from agent.target.networkd import networkd
@@ -164,7 +165,24 @@ def test_bonds_and_vlans_are_made_before_they_have_addresses(given: Any, wanted:
 def written(given: Any) -> dict[str, str]:
     start = "/etc/systemd/network/10-bedplate-"
     files = {str(file.path): file.content.decode() for file in networkd(network(given))}
-    return {path.removeprefix(start): text for path, text in files.items() if start in path}
+    return {
+        path.removeprefix(start): text
+        for path, text in files.items()
+        if start in path and not path.endswith(".link")
+    }
+
+
+def test_a_bond_is_not_called_after_the_port_whose_address_it_has() -> None:
+    """`ifname=` becomes a .link file that fits whatever has this MAC address."""
+    files = {str(file.path): file.content.decode() for file in networkd(network(TRUNK))}
+    for name in ("bond0", "vlan42", "vlan43"):
+        assert files[f"/etc/systemd/network/10-bedplate-{name}.link"] == (
+            f"[Match]\nOriginalName={name}\n\n[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n"
+        )
+    assert BY_NETWORKD.in_initrd(network(TRUNK)) == tuple(
+        path for path in files if path.startswith("/etc/systemd/network/")
+    )
+    assert BY_NETWORKD.in_initrd(network({"dhcp": True})) == ()
 
 
 def test_a_bond_has_its_mode_its_ports_and_the_address_of_the_first() -> None:
