@@ -23,6 +23,7 @@ from agent.plan.catalog import Catalog
 from agent.plan.loader import Node, load
 from agent.plan.model import Plan
 from agent.plan.parse import parse
+from agent.plan.render import as_text
 
 HEADER = "# yaml-language-server: $schema={schema}\n"
 
@@ -119,6 +120,7 @@ def _bare(dumper: yaml.SafeDumper, value: Written) -> yaml.Node:
 
 
 _Dumper.add_representer(Written, _bare)
+_Dumper.add_representer(str, as_text)
 
 
 def _as_written(node: Node) -> Any:

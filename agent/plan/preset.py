@@ -77,7 +77,10 @@ options: {nodev: [SITE-13], nosuid: []}
     )
 
     def checks(self) -> tuple[Iterator[Fault], ...]:
-        return (misplaced(self.mount),)
+        return (self._place(),)
+
+    def _place(self) -> Iterator[Fault]:
+        yield from misplaced(self.mount)
 
 
 class PresetMount(Part):

@@ -24,9 +24,16 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def as_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Write a text so that it is read back as it is.
+
+    YAML 1.1 takes three more characters for ends of lines and folds them: these are escaped.
+    """
     style = "|" if "\n" in text else None
+    if set(text) & _FOLDED:
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _text)
+_FOLDED = frozenset("\x85\u2028\u2029")
+_Dumper.add_representer(str, as_text)

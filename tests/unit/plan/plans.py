@@ -52,7 +52,7 @@ def encrypted(unlock: str = "tpm2", **changes: Any) -> dict[str, Any]:
 
 def text_of(content: object) -> bytes:
     """Return YAML of a content; every scalar is quoted as it must be."""
-    return yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode()
+    return yaml.safe_dump(content, sort_keys=False).encode()
 
 
 def problems_of(plan: bytes | str | dict[str, Any]) -> list[str]:

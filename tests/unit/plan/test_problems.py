@@ -520,6 +520,14 @@ TABLE: list[tuple[dict[str, Any], list[str]]] = [
         ),
         ["image.oci: is given beside manifest: one image is installed, drop one"],
     ),
+    (
+        small(storage={"preset": {"name": "own", "extends": "plain", "volumes": [{"ount": "/x"}]}}),
+        [
+            "storage.preset.volumes[0].mount: is missing: where it is mounted",
+            f"storage.preset.volumes[0].size: is missing: {SIZE}",
+            "storage.preset.volumes[0].ount: unknown key: did you mean mount?",
+        ],
+    ),
     # configure
     (small(configure={"timezone": "UTC"}), [f"configure.timezone: {NOT_YET}"]),
     (

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 from agent.errors import PlanError
+from agent.fleet.hosts import Host
+from agent.fleet.render import render as render_fleet
 from agent.plan.model import Plan
 from agent.plan.parse import parse
 from agent.plan.render import render
@@ -25,6 +27,18 @@ def test_a_plan_comes_back_from_its_text(content: dict[str, Any]) -> None:
     assert parse(text.encode()) == plan
     assert render(parse(text.encode()), secrets=True) == text
     assert parse(text_of(content)) == plan
+
+
+@pytest.mark.parametrize("content", ["\x85", "a\u2028b", "one\n\u2029two\n", "naïve – “text”\n"])
+def test_no_character_of_a_file_is_lost_on_the_way(content: str) -> None:
+    file = {"path": "/etc/x", "content": content}
+    plan = Plan.model_validate(small(configure={"files": [file]}))
+    assert parse(render(plan).encode()).configure.files[0].content == content
+    hosts = Host("a list", {"hostname": "db01", "configure": {"files": [file]}})
+    base = text_of(small(id=None, hostname=None))
+    (one,) = render_fleet(base, [hosts], "autumn", "plan.schema.json")
+    assert one.plan.configure.files[0].content == content
+    assert parse(one.text.encode()) == one.plan
 
 
 def test_a_plan_may_be_json_too() -> None:
