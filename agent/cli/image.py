@@ -13,7 +13,10 @@ from agent.cli.bar import bar
 from agent.cli.ending import orderly
 from agent.cli.output import json_option, make_directory, show_json
 from agent.cli.source import existing, open_source
+from agent.cli.table import table_of
+from agent.payload.fetch import Source
 from agent.payload.manifest import CHUNK_SIZE, CHUNK_SIZES, Manifest
+from agent.payload.options import FetchOptions
 from agent.payload.pack import LEVEL, Packed, PackOptions, pack
 from agent.payload.pack_disk import DiskSource, os_of, pack_disk, zero_bytes
 from agent.payload.previous import Reused
@@ -179,6 +182,15 @@ def pack_command(
         else:
             packed = pack(opened, directory, name, signing, options=options, progress=progress)
     _show(packed, time.monotonic() - began, as_json=as_json)
+    if packed.manifest.kind == "disk" and not as_json:
+        _warn_of_table(packed)
+
+
+def _warn_of_table(packed: Packed) -> None:
+    source = Source("", "", "", (packed.payload.absolute().as_uri(),), frozenset())
+    table = table_of(packed.manifest, source, FetchOptions())
+    if isinstance(table, str):
+        click.echo(f"bedplate: warning: {packed.payload}: {table}", err=True)
 
 
 def _show(packed: Packed, seconds: float, *, as_json: bool) -> None:

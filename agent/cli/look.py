@@ -13,6 +13,7 @@ import click
 from agent.cli.bar import bar
 from agent.cli.fetching import fetching
 from agent.cli.output import json_option, show_json
+from agent.cli.table import described, plain, table_of
 from agent.errors import ImageError, PlanError, Problem
 from agent.payload import compare
 from agent.payload.look import Found, find
@@ -54,12 +55,15 @@ def access_options(command: Command) -> Command:
 def inspect(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: bool) -> None:
     """Show what is in an image: MANIFEST is the file or address of its NAME.json."""
     found = find(image, _keys(trusted), fetching(ca))
+    table = None
+    if found.manifest.kind == "disk":
+        table = table_of(found.manifest, found.source, fetching(ca))
     if as_json:
         manifest = found.manifest.model_dump(mode="json", exclude={"chunks"}, exclude_none=True)
         counted = {"chunks": len(found.manifest.chunks), "zero": _zeros(found.manifest)}
-        show_json({**manifest, **counted, **_where(found)})
+        show_json({**manifest, **counted, "table": table and plain(table), **_where(found)})
         return
-    for line in _described(found):
+    for line in (*_described(found), *(described(table) if table else ())):
         click.echo(line)
 
 
