@@ -10,10 +10,14 @@ A reader that looks in between sees the image that was there before.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +35,8 @@ from agent.payload.previous import Previous, Reused, previous_image
 from agent.payload.sign import SigningKey
 
 Kind = Literal["tree", "disk"]
+ABANDONED = 60.0
+"""Seconds after which a directory that nobody holds was left: it is held when it has been made."""
 _ENDINGS: dict[Kind, str] = {"tree": ".tar.zst", "disk": ".raw.zst"}
 
 
@@ -147,14 +153,39 @@ def publishing(
                 workers = options.workers or os.cpu_count() or 1
                 older = previous_image(options.previous, kind, workers)
                 previous = stack.enter_context(older)
+            _sweep(directory, name)
             temporary = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=directory)
             work = Path(stack.enter_context(temporary))
+            with suppress(OSError):  # some network file systems have no locks, and none are swept
+                stack.enter_context(_held(work))
             image = Image(directory, work, name, key, options, kind, previous)
             stack.callback(lambda: image.payload.close())
             yield image
     except OSError as error:
         reason = error.strerror or str(error)
         raise PlanError([Problem(str(directory), f"cannot be written to: {reason}")]) from None
+
+
+@contextmanager
+def _held(work: Path) -> Iterator[None]:
+    """Hold a lock on the directory, which ends with this process however that ends."""
+    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(directory: Path, name: str) -> None:
+    """Remove what a run that was killed has left of this image: nobody else would ever find it."""
+    for left in directory.glob(f".{name}.*"):
+        if not re.fullmatch(r"[a-z0-9_]{8}", left.name.rpartition(".")[2]) or left.is_symlink():
+            continue
+        with suppress(OSError):  # a file, or one that is held
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                with _held(left):
+                    shutil.rmtree(left)
 
 
 def _settle(file: IO[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import fcntl
 import gzip
 import io
 import lzma
@@ -302,3 +303,24 @@ def test_a_directory_that_is_not_there_is_a_named_problem(out: Path, key: Signin
 def test_a_directory_that_takes_no_files_is_a_named_problem(key: SigningKey) -> None:
     with pytest.raises(PlanError, match="/proc: cannot be written to"):
         packed(RAW, Path("/proc"), key=key)
+
+
+def test_what_a_killed_run_left_goes_with_the_next_and_nothing_else_does(
+    out: Path, key: SigningKey
+) -> None:
+    names = [".web.abcd_123", ".web.heldheld", ".web.justmade", ".web.keep", ".other.abcd_123"]
+    for name in names:
+        (out / name).mkdir()
+        (out / name / "payload").write_bytes(b"half")
+        if name != ".web.justmade":
+            os.utime(out / name, (1, 1))
+    (out / ".web.linklink").symlink_to(out / ".other.abcd_123")
+    held = os.open(out / ".web.heldheld", os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as another run that is at it
+        pack(io.BytesIO(root_file_system()), out, "web", key, options=PackOptions(level=1))
+    finally:
+        os.close(held)
+    left = {path.name for path in out.iterdir() if path.name.startswith(".")}
+    assert left == {*names[1:], ".web.linklink"}
+    assert (out / ".other.abcd_123/payload").exists()
