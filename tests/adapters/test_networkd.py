@@ -15,6 +15,7 @@ import pytest
 
 from agent.network.translate import translate
 from agent.plan.configure import Configure
+from agent.target.initrd_network import initrd_network
 from agent.target.networkd import networkd
 
 NETWORKD = Path("/lib/systemd/systemd-networkd")
@@ -113,3 +114,40 @@ def test_a_line_that_networkd_does_not_know_would_be_seen(tmp_path: Path) -> Non
     text = "[Match]\nName=eth0\n\n[Network]\nDHCP=perhaps\n"
     (tmp_path / "60-eth0.network").write_text(text)
     assert any("perhaps" in line for line in said_of(tmp_path)[1])
+
+
+# What the initrd of an installed system does: systemd reads the kernel's command line, and udev
+# names what appears. A bond is a link with the MAC address of its port; this kernel may have none.
+NAMES = """\
+mount -t sysfs sysfs /sys
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/systemd/network /run/udev
+mount -t tmpfs -o mode=755 tmpfs /etc/systemd/network
+cp "$1"/* /etc/systemd/network/
+SYSTEMD_PROC_CMDLINE="$2" "$3"
+ip link add name bond0 type veth peer name port0
+ip link set bond0 address 52:54:00:12:34:56
+udevadm test-builtin net_setup_link /sys/class/net/bond0
+"""
+GENERATOR = Path("/lib/systemd/systemd-network-generator")
+
+
+@pytest.mark.skipif(not GENERATOR.exists(), reason="systemd-network-generator is not installed")
+@pytest.mark.parametrize(("kept", "name"), [(True, "bond0"), (False, "enp0s6")])
+def test_a_bond_keeps_its_name_whatever_the_command_line_calls_its_port(
+    tmp_path: Path, kept: bool, name: str
+) -> None:
+    mac = "52:54:00:12:34:56"
+    given = {"bond": {"ports": [{"mac": mac}]}, "dhcp": "ipv4"}
+    network = Configure.model_validate({"network": given}).network
+    for file in networkd(network):
+        if file.path.suffix in {".network", ".netdev"} or (kept and file.path.suffix == ".link"):
+            (tmp_path / file.path.name).write_bytes(file.content)
+    options = " ".join(initrd_network(network, {mac: "enp0s6"}))
+    done = subprocess.run(
+        ["unshare", "-mn", "--propagation", "private", "sh", "-ec", NAMES, "sh", tmp_path, options,
+         GENERATOR],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = done.stdout.splitlines() + done.stderr.splitlines()
+    assert f"ID_NET_NAME={name}" in said, said
