@@ -40,7 +40,9 @@ def written(wished: Wished) -> dict[str, str]:
     found = {_file(name): _network(each, wished) for name, each in links.items()}
     found.update(_netdevs(wished))
     for name, mac in wished.names.items():
-        found[f"60-{name}.link"] = f"{HEAD}[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\n"
+        # The permanent one: a VLAN or a bond on the card shows the same and is another link.
+        match = f"PermanentMACAddress={mac}"
+        found[f"60-{name}.link"] = f"{HEAD}[Match]\n{match}\n\n[Link]\nName={name}\n"
     return found
 
 

@@ -153,7 +153,7 @@ def test_a_route_goes_to_the_interface_that_reaches_its_gateway() -> None:
 
 def test_a_card_gets_the_name_that_it_is_called_by() -> None:
     found = files(f"ifname=boot0:{MAC} ip=boot0:dhcp")
-    assert {f"MACAddress={MAC}", "Name=boot0"} <= set(found["60-boot0.link"])
+    assert {f"PermanentMACAddress={MAC}", "Name=boot0"} <= set(found["60-boot0.link"])
 
 
 def test_a_discovery_image_s_options_mean_the_same_here() -> None:
