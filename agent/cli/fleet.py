@@ -75,6 +75,11 @@ def render_command(
     plans = render(base.read_bytes(), listed, rollout, schema, Catalog(site))
     make_directory(directory)
     written = [_place(directory / f"{one.plan.hostname}.yaml", one.text.encode()) for one in plans]
+    if others := [path.name for path in _files(directory) if path not in written]:
+        # A host that was taken off the list would still be given its old plan.
+        named = ", ".join(others[:NAMED]) + ("…" if len(others) > NAMED else "")
+        warning = f"{counted(len(others), 'other plan')} in {directory}: {named}"
+        click.echo(f"bedplate: warning: {warning}", err=True)
     if as_json:
         show_json(
             [

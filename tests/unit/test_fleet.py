@@ -459,6 +459,16 @@ def test_a_machine_that_cannot_be_read_does_not_hide_the_others(room: Path) -> N
     assert "db2.yaml: machine: none of the recorded machines has serial CZ2" in done.stderr
 
 
+def test_plans_of_hosts_that_are_no_longer_listed_are_told_of(room: Path) -> None:
+    (room / "hosts.csv").write_text(fleet_of(2))
+    done = bedplate(
+        "plan", "render", room / "base.yaml", room / "hosts.csv",
+        "-d", room / "plans", "--rollout", "autumn",
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert f"warning: 2 other plans in {room}/plans: db2.yaml, db3.yaml" in done.stderr
+
+
 def test_plans_are_validated_without_a_machine(room: Path) -> None:
     assert "4 plans: nothing is wrong" in bedplate("plan", "validate", room / "plans").stdout
     told = json.loads(bedplate("plan", "validate", room / "plans/db1.yaml", "--json").stdout)
