@@ -74,12 +74,12 @@ def render_command(
     listed = read_hosts(hosts.read_bytes(), hosts.name)
     plans = render(base.read_bytes(), listed, rollout, schema, Catalog(site))
     make_directory(directory)
-    written = [_place(directory / f"{one.plan.hostname}.yaml", one.text.encode()) for one in plans]
-    if others := [path.name for path in _files(directory) if path not in written]:
-        # A host that was taken off the list would still be given its old plan.
-        named = ", ".join(others[:NAMED]) + ("…" if len(others) > NAMED else "")
-        warning = f"{counted(len(others), 'other plan')} in {directory}: {named}"
-        click.echo(f"bedplate: warning: {warning}", err=True)
+    texts = {directory / f"{one.plan.hostname}.yaml": one.text.encode() for one in plans}
+    stale = [path for path, text in texts.items() if _signed_before(path, text)]
+    written = [_place(path, text) for path, text in texts.items()]
+    # A host that was taken off the list would still be given its old plan.
+    _warn("other plan", [path for path in _files(directory) if path not in texts], directory)
+    _warn("plan with the signature of an older one", stale, directory)
     if as_json:
         show_json(
             [
@@ -89,6 +89,20 @@ def render_command(
         )
     else:
         click.echo(f"{len(written)} plans in {directory}")
+
+
+def _signed_before(plan: Path, text: bytes) -> bool:
+    """Tell whether a plan that is about to be written has the signature of another."""
+    return Path(f"{plan}.sig").exists() and not (plan.exists() and plan.read_bytes() == text)
+
+
+def _warn(what: str, found: Sequence[Path], directory: Path) -> None:
+    if found:
+        names = ", ".join(path.name for path in found[:NAMED]) + ("…" if len(found) > NAMED else "")
+        count = (
+            f"1 {what}" if len(found) == 1 else f"{len(found)} {what.replace('plan', 'plans', 1)}"
+        )
+        click.echo(f"bedplate: warning: {count} in {directory}: {names}", err=True)
 
 
 @plan_group.command("sign")

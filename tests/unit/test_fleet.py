@@ -469,6 +469,18 @@ def test_plans_of_hosts_that_are_no_longer_listed_are_told_of(room: Path) -> Non
     assert f"warning: 2 other plans in {room}/plans: db2.yaml, db3.yaml" in done.stderr
 
 
+def test_a_signature_of_what_a_plan_was_before_is_told_of(room: Path) -> None:
+    again = (
+        "plan", "render", room / "base.yaml", room / "hosts.csv",
+        "-d", room / "plans", "--rollout", "autumn",
+    )  # fmt: skip
+    (room / "plans/db1.yaml.sig").write_bytes(b"0" * 64)
+    assert "signature" not in bedplate(*again).stderr, "the plan is the same as before"
+    (room / "base.yaml").write_bytes(BASE.replace(b"stig-rhel9", b"plain"))
+    told = bedplate(*again).stderr
+    assert f"warning: 1 plan with the signature of an older one in {room}/plans: db1.yaml" in told
+
+
 def test_plans_are_validated_without_a_machine(room: Path) -> None:
     assert "4 plans: nothing is wrong" in bedplate("plan", "validate", room / "plans").stdout
     told = json.loads(bedplate("plan", "validate", room / "plans/db1.yaml", "--json").stdout)
