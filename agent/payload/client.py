@@ -140,6 +140,9 @@ class Client:
             ) from None
         except http.client.IncompleteRead:
             raise Passing("cut the connection in the middle of its answer") from None
+        except (ConnectionRefusedError, socket.gaierror) as error:
+            said = (error.strerror or "nobody is there").lower()
+            raise Passing(f"cannot be reached: {said}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Passing(f"broke the connection: {reason}") from None
