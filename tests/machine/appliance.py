@@ -125,5 +125,5 @@ def offered(
     )
     del plan["encryption"], plan["configure"]
     yield plan
-    for made in packed.glob(f"{name}*"):
+    for made in packed.glob(f"{name}.*"):
         made.unlink()
