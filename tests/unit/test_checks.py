@@ -7,9 +7,9 @@ from typing import cast
 from uuid import UUID
 
 from agent.checks.image import ImageFits
-from agent.checks.machine import AbleMachine, RightMachine, StillValid
+from agent.checks.machine import LEAST_MEMORY, AbleMachine, RightMachine, StillValid
 from agent.inventory.model import Disk, Dmi, Firmware, Inventory, Nic
-from agent.layout.extents import GIB
+from agent.layout.extents import GIB, MIB
 from agent.layout.model import Layout
 from agent.layout.place import Names, place
 from agent.machine import Machine
@@ -47,6 +47,16 @@ def test_legacy_bios_and_too_little_memory_are_named() -> None:
     assert len(found) == 2
     assert "set its firmware to UEFI" in found[0]
     assert "512 MiB" in found[1]
+
+
+def test_as_much_memory_as_was_proven_is_enough_and_less_is_refused_with_both_sizes() -> None:
+    enough = HERE.model_copy(update={"memory": LEAST_MEMORY})
+    assert list(AbleMachine(enough).problems(NOTHING)) == []
+    least = LEAST_MEMORY // MIB
+    less = HERE.model_copy(update={"memory": LEAST_MEMORY - MIB})
+    assert [str(problem) for problem in AbleMachine(less).problems(NOTHING)] == [
+        f"machine: has {least - 1} MiB of memory, an installation needs {least} MiB"
+    ]
 
 
 def test_an_expired_plan_names_both_times() -> None:
