@@ -13,12 +13,16 @@ from agent.payload.options import FetchOptions
 PATIENCE = 60.0
 """Seconds of trying before a command gives up. A machine being installed, with nobody there, has
 more."""
+FIRST = 10.0
+"""Seconds of trying to reach a server at all: most often its address is wrong."""
 
 
-def fetching(ca: Path | None, registries: Registries | None = None) -> FetchOptions:
+def fetching(
+    ca: Path | None, registries: Registries | None = None, patience: float = PATIENCE
+) -> FetchOptions:
     """Return how to fetch; `ca` are authorities (PEM) to trust instead of the system's."""
     return FetchOptions(
-        patience=PATIENCE,
+        patience=patience,
         ca=ca.read_text() if ca else None,
         registry=registries or Registries(),
         proxies=proxies(),

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 
 from agent.cli.bar import bar
-from agent.cli.fetching import fetching
+from agent.cli.fetching import FIRST, fetching
 from agent.cli.output import json_option, show_json
 from agent.cli.table import described, plain, table_of
 from agent.errors import ImageError, PlanError, Problem
@@ -54,7 +54,7 @@ def access_options(command: Command) -> Command:
 @json_option
 def inspect(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: bool) -> None:
     """Show what is in an image: MANIFEST is the file or address of its NAME.json."""
-    found = find(image, _keys(trusted), fetching(ca))
+    found = find(image, _keys(trusted), fetching(ca, patience=FIRST))
     table = None
     if found.manifest.kind == "disk":
         table = table_of(found.manifest, found.source, fetching(ca))
@@ -77,7 +77,7 @@ def verify(image: str, trusted: tuple[Path, ...], ca: Path | None, *, as_json: b
     Exit status 0: the signature is good (if there was a key to check it with), every chunk has its
     digest, and the whole has the digest that the manifest says.
     """
-    found = find(image, _keys(trusted), fetching(ca))
+    found = find(image, _keys(trusted), fetching(ca, patience=FIRST))
     manifest, tally, began = found.manifest, Tally(), time.monotonic()
     digest = sha256()
     with bar("verifying", quiet=as_json) as progress:
@@ -115,9 +115,9 @@ def diff(old: str, new: str, trusted: tuple[Path, ...], ca: Path | None, *, as_j
     OLD and NEW are manifests, as files or addresses. Only chunks that differ are fetched. Times of
     files are not compared. Exit status 0 whether they differ or not.
     """
-    options = fetching(ca)
+    options, first = fetching(ca), fetching(ca, patience=FIRST)
     keys = _keys(trusted)
-    before, after = find(old, keys, options), find(new, keys, options)
+    before, after = find(old, keys, first), find(new, keys, first)
     if before.manifest.kind != after.manifest.kind:
         kinds = f"{before.manifest.kind} and {after.manifest.kind}"
         raise PlanError([Problem(f"{old}, {new}", f"are of two kinds, {kinds}")])
