@@ -88,7 +88,8 @@ def started(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Started:
 
 
 def test_the_initrd_was_built_anew_because_it_lacked_the_bond(started: Started) -> None:
-    (initrd,) = started.evidence["build-initrd"].values()
+    said = started.evidence["build-initrd"].values()
+    [initrd] = (of_kernel for of_kernel in said if isinstance(of_kernel, dict))
     assert initrd["built"] is True
     assert "lacks the network of the plan: bond0, vlan42" in initrd["because"]
 
