@@ -165,6 +165,9 @@ def settled(vm: Vm, tang: int) -> Start:
     vm.ssh.run("systemctl is-system-running --wait", timeout=SEAL, check=False)
     # A busy host may have kept the disks waiting until systemd gave the ESPs up.
     vm.ssh.run("systemctl start bedplate-esp-sync.service", timeout=300)
+    # What a test that fails does not say: beside the console.
+    told = vm.ssh.run("systemctl list-units --all --plain; journalctl -b -p warning", timeout=300)
+    (repository() / "build/vm" / vm.machine.name / "units.txt").write_text(told.stdout)
     return Start(facts(vm), Esps.of(vm), kernel_of(vm), tang)
 
 
