@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,23 @@ def loop(backing: Path, size: int | None = None, *options: str, fill: int = 0) -
         yield Path(device)
     finally:
         subprocess.run(["losetup", "--detach", device], check=True, capture_output=True)
+
+
+def released(backing: Path, patience: float = 120.0) -> bool:
+    """Wait up to `patience` seconds until no loop device is over the file; whether that came.
+
+    A loop device ends with its last user. For a moment that may be another test: one that looks at
+    all block devices, or whose private mount namespace began with a copy of every mount.
+    """
+    argv = ("losetup", "--list", "--noheadings", "--output", "BACK-FILE")
+    until = time.monotonic() + patience
+    while True:
+        used = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        if str(backing) not in used:
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
 
 
 def content(device: Path) -> bytes:

@@ -27,6 +27,7 @@ from agent.payload.pack_disk import DiskSource, pack_disk
 from agent.payload.sign import SigningKey
 from agent.payload.sources.oci import Platform
 from agent.payload.sources.opening import Kind, Wish, opened, streamed
+from tests.adapters.disks import released
 from tests.unit.payload.images import member, signing_key, tar_of
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, and files of all owners: needs root")
@@ -453,7 +454,7 @@ def test_a_whole_disk_makes_the_tree_that_its_fstab_mounts(
     assert not any("lost+found" in name for name in names(raw))
     assert manifest.tree
     assert [kernel.version for kernel in manifest.tree.kernels] == ["6.1"]
-    assert str(path) not in sh("losetup", "--list", "--noheadings", "--output", "BACK-FILE")
+    assert released(path)
     if Path("/dev/fuse").exists():
         sh("qemu-img", "convert", "-f", "raw", "-O", "qcow2", path, tmp_path / "qcow2")
         assert packed(tmp_path / "qcow2", key, "tree")[1] == raw

@@ -18,6 +18,7 @@ from agent.adapters.command import feeding, run
 from agent.errors import ImageError
 from agent.payload.apart import apart_of
 from agent.payload.tree import extract
+from tests.adapters.disks import released
 from tests.unit.payload.images import member, tar_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="lays files of all owners: needs root")
@@ -357,6 +358,7 @@ def failing(tmp_path: Path) -> Iterator[Path]:
             yield mount
         finally:
             run("umount", mount)
+            released(backing / "disk")
     finally:
         run("umount", backing)
 
