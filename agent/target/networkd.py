@@ -27,7 +27,7 @@ def networkd(network: Sequence[Interface]) -> tuple[TargetFile, ...]:
     files = [
         TargetFile.text(f"{DIRECTORY}/10-bedplate-{name}", text) for name, text in texts.items()
     ]
-    return (*files, *kept_names(network), _wait_for_any())
+    return (*files, *kept_names(network), _wait_for_any(), _generated_once())
 
 
 def kept_names(network: Sequence[Interface]) -> tuple[TargetFile, ...]:
@@ -125,6 +125,15 @@ def _wait_for_any() -> TargetFile:
     return TargetFile.text(
         "/etc/systemd/system/systemd-networkd-wait-online.service.d/10-bedplate.conf",
         f"[Service]\nExecStart=\nExecStart={WAIT_ONLINE} --any\n",
+    )
+
+
+def _generated_once() -> TargetFile:
+    # What the initrd made of the kernel command line is in /run still. That of systemd 252 (Debian
+    # 12) fails over a file that is there.
+    return TargetFile.text(
+        "/etc/systemd/system/systemd-network-generator.service.d/10-bedplate.conf",
+        "[Unit]\nConditionDirectoryNotEmpty=!/run/systemd/network\n",
     )
 
 

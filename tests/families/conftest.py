@@ -132,7 +132,7 @@ def booted(site: Site, family: Family, installed: Installed) -> Booted:
             installed.hardware,
             start,
             vm.ssh.run(". /etc/os-release && echo $PRETTY_NAME").stdout.strip(),
-            vm.ssh.run("efibootmgr").stdout,
+            vm.ssh.run("efibootmgr --verbose").stdout,
             vm.ssh.run(FEATURES, timeout=120).stdout,
         )
         vm.poweroff()

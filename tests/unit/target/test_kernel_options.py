@@ -122,6 +122,13 @@ def test_an_unused_port_does_not_fail_the_boot() -> None:
     assert "\nExecStart=\nExecStart=" in drop_in
 
 
+def test_what_the_initrd_made_of_the_command_line_is_not_made_again() -> None:
+    """systemd-network-generator of systemd 252 fails where its file is there."""
+    files = {str(file.path): file.content.decode() for file in networkd(network({"dhcp": True}))}
+    drop_in = files["/etc/systemd/system/systemd-network-generator.service.d/10-bedplate.conf"]
+    assert drop_in == "[Unit]\nConditionDirectoryNotEmpty=!/run/systemd/network\n"
+
+
 TWO = [{"mac": "52:54:00:12:34:56"}, {"mac": "52:54:00:12:34:57"}]
 BOND = {"ports": TWO, "mode": "802.3ad"}
 TRUNK = [
