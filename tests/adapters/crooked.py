@@ -100,6 +100,25 @@ def first(*faults: Fault | None) -> Script:
     return script
 
 
+def first_apart(*faults: Fault | None) -> Script:
+    """As `first`, but no range is spoiled twice: a second bad delivery of one chunk is final."""
+    left, spoiled = list(faults), set[tuple[int, int]]()
+    lock = threading.Lock()
+
+    def script(request: Request) -> Fault | None:
+        if not request.path.endswith(".zst"):
+            return None
+        with lock:
+            wanted = request.first, request.last
+            if not left or (left[0] is not None and wanted in spoiled):
+                return None
+            if left[0] is not None:
+                spoiled.add(wanted)
+            return left.pop(0)
+
+    return script
+
+
 def for_path(suffix: str, fault: Fault) -> Script:
     return lambda request: fault if request.path.endswith(suffix) else None
 

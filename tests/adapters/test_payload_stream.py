@@ -45,6 +45,7 @@ from tests.adapters.crooked import (
     WrongRange,
     always,
     first,
+    first_apart,
     honest,
     mirrors,
 )
@@ -178,7 +179,7 @@ FAULTY: list[Fault] = [
 
 @pytest.mark.parametrize("fault", FAULTY, ids=str)
 def test_a_fault_that_passes_costs_time_and_nothing_else(sample: Image, fault: Fault) -> None:
-    with Crooked(dict(sample.files), first(None, fault, *[None] * 7, fault)) as server:
+    with Crooked(dict(sample.files), first_apart(None, fault, *[None] * 7, fault)) as server:
         assert received(sample, server) == sample.raw
 
 
